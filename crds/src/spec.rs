@@ -1,0 +1,508 @@
+//! The `spec` of a `PersonalizationPipeline`, `v1alpha1`, as users write it.
+//!
+//! These are plain data: names are not resolved yet and combinations may still be wrong. [`crate::validate`]
+//! says whether they are right; later code takes them as `Validated`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::scalar::{Scalar, Span};
+
+/// What to read, what to keep of it, what to learn from it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PipelineSpec {
+    /// Partitions of the events log; users are spread over them. Immutable.
+    pub partitions: u32,
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
+    #[serde(default)]
+    pub ordering: Ordering,
+    pub privacy: Privacy,
+    pub sources: Vec<Source>,
+    /// What is kept of each user, session or item, by name.
+    #[serde(default)]
+    pub features: BTreeMap<String, Feature>,
+    /// What an impression waits for, by name.
+    #[serde(default)]
+    pub outcomes: BTreeMap<String, Outcome>,
+    #[serde(default)]
+    pub models: Vec<Model>,
+}
+
+/// How often state is saved and how long it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Checkpoints {
+    /// Time between two checkpoints of a task.
+    pub interval: Span,
+    /// How long checkpoints, and the log behind them, are kept. The newest two are always kept.
+    pub retain: Span,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self { interval: Span::seconds(30), retain: Span::hours(48) }
+    }
+}
+
+/// How far apart in event time the sources may be read.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Ordering {
+    /// A record further than this above the lowest watermark waits. Greater than every `maxOutOfOrderness`.
+    /// Default: 1 h, or twice the greatest `maxOutOfOrderness` where that is more.
+    pub max_skew: Option<Span>,
+}
+
+#[allow(clippy::derivable_impls)]
+impl Default for Ordering {
+    fn default() -> Self {
+        Self { max_skew: None }
+    }
+}
+
+/// Who may be known, and by what.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Privacy {
+    pub pseudonym_keys: PseudonymKeys,
+    pub user: UserId,
+    pub consent: Consent,
+    /// The only attributes of events and items (`item.…`) that pass. `name_{0..79}` stands for 80 names.
+    #[serde(default)]
+    pub allowed_attributes: Vec<String>,
+}
+
+/// Where the keys of the pseudonyms are: exactly one of `file` (local runs) and `secret` (in a cluster).
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PseudonymKeys {
+    /// A YAML file of key ids with 32 hexadecimal digits each, beside the pipeline's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// A Secret of the pipeline's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// The id of the key in use.
+    pub active: String,
+}
+
+/// Where the user is: exactly one of `field` and `rowNumber`. A record without it is not logged in.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserId {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Every record is a user of its own (files only; for logs without users).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_number: Option<bool>,
+}
+
+/// Who agreed: exactly one of `event`, `field` and `assumed`. Without consent nothing is kept.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Consent {
+    /// Consent comes as events of this name; `grantedIf` tells a grant from a withdrawal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// Every record says it itself: kept if `grantedIf` holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Fields and their values, all of which must match. With `field`: the values that grant.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub granted_if: BTreeMap<String, Scalar>,
+    /// Files only: why everybody in them may be taken to have agreed. Shown by `explain` and the summary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assumed: Option<String>,
+}
+
+/// One stream of records, read in partitions.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileSource>,
+    pub format: Format,
+    /// CSV only; one character. Default `,`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<String>,
+    /// Unrolls the array at this path: each element is read as a record of its own, in which `PATH[].x` is a
+    /// field of the element and any other path one of the whole record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<String>,
+    pub event_time: EventTime,
+    /// A source whose end was confirmed this long is idle and holds nothing up. Default 30 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_after: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<EventId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<FieldRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<FieldRef>,
+    /// Where the record's version is. Without it every record is of the newest mapping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<FieldRef>,
+    /// Records that match one of these are skipped and counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<When>,
+    /// How events are recognized. Every one that matches a record gives an event, in this order.
+    pub events: Vec<EventMapping>,
+}
+
+/// Files: a file, a folder or a pattern. Each file is a partition. `.gz` is decompressed.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSource {
+    pub path: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// With a header line.
+    Csv,
+}
+
+/// When an event happened. Exactly one of `field` and `fields`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventTime {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Year, month and day, and on to hour, minute and second if there are more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// Added to `fields`: the record's number within its file, in `unit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plus: Option<Plus>,
+    /// Unit of a number. Text is read as RFC 3339 (with a space or a T, UTC if it names no zone). Default `ms`.
+    #[serde(default)]
+    pub unit: TimeUnit,
+    /// A record is late when it is more than this below the highest event time before it in its partition.
+    #[serde(default)]
+    pub max_out_of_orderness: Span,
+    /// How far an event's time may lie above its record's own timestamp (sources that have one).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ahead: Option<Span>,
+    /// Files: the bounds of believable event times (RFC 3339). Above: from the future. Below: rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
+    #[serde(default)]
+    pub late: LatePolicy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Plus {
+    RowNumber,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeUnit {
+    S,
+    #[default]
+    Ms,
+    Us,
+    Ns,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LatePolicy {
+    /// To the dead-letter log, and counted.
+    #[default]
+    DeadLetter,
+    /// Only counted.
+    Drop,
+}
+
+/// Client retries carry the same id; the first in event-time order counts.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventId {
+    pub field: String,
+    pub dedup_within: Span,
+}
+
+/// Where a value is: a path (`a.b`, `a[].b`), or a path with what to do about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum FieldRef {
+    Path(String),
+    Full(FieldRule),
+}
+
+/// At least one of `field` and `const`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FieldRule {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Used where the record has no such field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Scalar>,
+    /// Used always.
+    #[serde(default, rename = "const", skip_serializing_if = "Option::is_none")]
+    pub constant: Option<Scalar>,
+    /// Translates text; a value that is not listed counts as missing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub map: BTreeMap<String, String>,
+    /// Reads text as this type (`"12"` as a number, `"true"` as a boolean), or a number as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convert: Option<Convert>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Convert {
+    Number,
+    Text,
+    Boolean,
+}
+
+/// Equality on fields, all of which must hold. A list means one of its values. `{}` matches everything.
+pub type When = BTreeMap<String, OneOrMany>;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    One(Scalar),
+    Many(Vec<Scalar>),
+}
+
+/// One event type: how it is recognized and where its fields are.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventMapping {
+    /// `impression` is the one that joins open for.
+    pub name: String,
+    #[serde(default)]
+    pub when: When,
+    #[serde(default)]
+    pub fields: EventFields,
+    /// What differs in an older version, by its number. The fields above are the newest version's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, EventFields>,
+}
+
+/// Where an event's fields are. Lists come from paths with `[]`, all from the same array.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EventFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<FieldRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<FieldRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basket: Option<FieldRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<FieldRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<FieldRef>,
+    /// Ids of the items (one, or a list).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<FieldRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<FieldRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantities: Option<FieldRef>,
+    /// Price or revenue of each item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<FieldRef>,
+    /// The probability with which each item was shown there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub propensities: Option<FieldRef>,
+    /// Where allowed attributes are; one that is not listed is looked for under its own name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, FieldRef>,
+}
+
+/// One feature. Exactly one of the fields from `count` to `attribute` says what it is.
+///
+/// Events are given by name, one or a list. `of` and `by` are `value`, `item`, or an allowed attribute.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Feature {
+    /// Whose it is. Default: user.
+    pub per: Per,
+    /// Number of these events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<Names>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sum: Option<Names>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Names>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<Names>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<Names>,
+    /// A sum whose terms halve every `halfLife` (of `of`, or of 1 for each event).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decayed_sum: Option<Names>,
+    /// The value of `of` in the last of these events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<Names>,
+    /// The last `n` values of `of`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_n: Option<Names>,
+    /// Number of distinct values of `of`: exact to 32, then HyperLogLog.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<Names>,
+    /// `[part, whole]`: count of the one over count of the other, smoothed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<[String; 2]>,
+    /// Seconds since the last of these events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_since: Option<Names>,
+    /// Share of these events, decayed by `halfLife`, that had the candidate's value of `by`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Names>,
+    /// 1 if any of these allowed attributes is a number above zero, `true`, or text that is not empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub any_of: Option<Vec<String>>,
+    /// The value of this allowed attribute itself, for `bucket`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attribute: Option<String>,
+
+    /// What is summed, kept or told apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// Kept apart for each value of this; read for the candidate's value of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Only what is younger than this (count, sum, mean, min, max, ratio).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Span>,
+    /// The window starts anew at its multiples instead of sliding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tumbling: Option<bool>,
+    /// Buckets of a sliding window: it moves in steps of `window / buckets`. Default 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_life: Option<Span>,
+    /// For `lastN`. At most 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n: Option<u32>,
+    /// For `ratio`: how many events of the prior (the overall ratio) are added. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smoothing: Option<f64>,
+    /// Makes a category of the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Bucket>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Names {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    #[default]
+    User,
+    Session,
+    /// Kept by the model task, over the model's own examples (`count` and `ratio` of its outcome and `impression`).
+    Item,
+    /// Likewise, over all items.
+    Global,
+}
+
+/// At most one of `bounds` and `log2`; `max` alone keeps whole numbers apart up to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Bucket {
+    /// Ascending; the bucket of x is the number of bounds that are not above it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bounds: Vec<f64>,
+    /// floor(log2 * log2(x)): so many buckets for each doubling. Numbers below 1 are in bucket 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log2: Option<f64>,
+    /// The last bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+}
+
+/// What an impression waits for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outcome {
+    pub event: String,
+    pub join: Join,
+    /// Counted from the impression's event time.
+    pub within: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Join {
+    /// The same decision id or, where the outcome has none, the same item.
+    Decision,
+    /// The same item.
+    Item,
+    /// Any later event of the user, never one of the impression's own record.
+    User,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Model {
+    pub name: String,
+    pub outcome: String,
+    /// Names of features, of allowed attributes, `item`, `placement`, `platform`.
+    pub features: Vec<String>,
+    /// Products of two or three of those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crosses: Vec<Vec<String>>,
+    #[serde(default)]
+    pub position: Position,
+    #[serde(default)]
+    pub learner: Learner,
+}
+
+/// What is done with the position an item was shown at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Position {
+    #[default]
+    Ignore,
+    /// A feature in training, constant when serving.
+    TrainOnly,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Learner {
+    pub ftrl: Ftrl,
+}
+
+/// FTRL-proximal logistic regression (McMahan et al. 2013).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Ftrl {
+    pub alpha: f64,
+    pub beta: f64,
+    pub l1: f64,
+    pub l2: f64,
+    /// 2^bits weights.
+    pub bits: u32,
+    /// Accumulators halve over so many examples, so that the model can forget. Absent: they never do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_life_examples: Option<f64>,
+}
+
+impl Default for Ftrl {
+    fn default() -> Self {
+        Self { alpha: 0.1, beta: 1.0, l1: 1.0, l2: 1.0, bits: 18, half_life_examples: None }
+    }
+}
