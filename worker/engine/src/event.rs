@@ -157,7 +157,6 @@ pub struct EventWriter<'b> {
     start: usize,
     items: u16,
     items_at: usize,
-    attributes: u16,
     attributes_at: usize,
 }
 
@@ -182,7 +181,7 @@ impl<'b> EventWriter<'b> {
         }
         let items_at = out.len();
         out.put_u16(0);
-        Self { out, start, items: 0, items_at, attributes: 0, attributes_at: 0 }
+        Self { out, start, items: 0, items_at, attributes_at: 0 }
     }
 
     /// Begins an item; `item_attribute` adds to the last one begun.

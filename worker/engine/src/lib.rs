@@ -5,4 +5,5 @@
 
 pub mod codec;
 pub mod event;
+pub mod example;
 pub mod names;
