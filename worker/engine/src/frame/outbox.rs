@@ -76,6 +76,13 @@ impl Outbox {
         }
     }
 
+    /// Everything up to `to` has been recorded, but more may follow at times that the watermark will pass.
+    pub fn cover(&mut self, handle: &Handle, to: Seq) {
+        for (output, channel) in &handle.channels {
+            self.outputs[*output].channels[*channel].to = to;
+        }
+    }
+
     /// Bytes of records that wait in an output.
     pub fn waiting_bytes(&self, output: OutputId) -> usize {
         self.outputs[output].bytes

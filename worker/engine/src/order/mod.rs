@@ -40,6 +40,7 @@ struct OriginProgress {
 /// A record that came below the merged watermark, although its own origin took it to be on time.
 #[derive(Clone, Debug)]
 pub struct LateRecord {
+    pub origin: Origin,
     pub bytes: Vec<u8>,
 }
 
@@ -136,7 +137,8 @@ impl Merge {
                 }
                 let time = time_of(record.bytes)?;
                 if time <= self.merged {
-                    late.push(LateRecord { bytes: record.bytes.to_vec() });
+                    let origin = section.head.origin;
+                    late.push(LateRecord { origin, bytes: record.bytes.to_vec() });
                     continue;
                 }
                 let (origin, seq, len) = (at as u16, record.seq, record.bytes.len() as u32);
