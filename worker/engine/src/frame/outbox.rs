@@ -19,6 +19,12 @@ struct Channel {
     records: Vec<u8>,
 }
 
+impl Channel {
+    fn has_news(&self) -> bool {
+        self.told != Some((self.to, self.progress))
+    }
+}
+
 struct Output {
     kind: Kind,
     channels: Vec<Channel>,
@@ -92,15 +98,19 @@ impl Outbox {
         self.outputs.len()
     }
 
+    /// Is there anything that no frame has told yet?
+    pub fn has_news(&self) -> bool {
+        self.outputs.iter().flat_map(|output| &output.channels).any(Channel::has_news)
+    }
+
     /// A frame of what is new, or `None` if nothing is.
     pub fn cut(&mut self, id: OutputId) -> Option<Vec<u8>> {
         let output = &mut self.outputs[id];
-        let news = |c: &Channel| c.told != Some((c.to, c.progress));
-        if !output.channels.iter().any(news) {
+        if !output.channels.iter().any(Channel::has_news) {
             return None;
         }
         let mut frame = FrameWriter::new(output.kind, self.generation, output.bytes + output.channels.len() * 80);
-        for c in output.channels.iter_mut().filter(|c| news(c)) {
+        for c in output.channels.iter_mut().filter(|c| c.has_news()) {
             let head = SectionHead { origin: c.origin, epoch: c.epoch, from: c.from, to: c.to, progress: c.progress };
             frame.section(&head, &c.records);
             c.records.clear();
