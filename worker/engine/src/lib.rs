@@ -6,4 +6,6 @@
 pub mod codec;
 pub mod event;
 pub mod example;
+pub mod feature;
 pub mod names;
+pub mod users;
