@@ -126,6 +126,11 @@ impl<'a> Example<'a> {
         Ok(Self { head, values })
     }
 
+    /// The values as written.
+    pub fn value_bytes(&self) -> &'a [u8] {
+        self.values
+    }
+
     pub fn values(&self) -> impl ExactSizeIterator<Item = FeatureValue> + Clone + 'a {
         self.values.chunks_exact(VALUE_BYTES).map(|v| {
             let mut bits = [0; 8];

@@ -6,4 +6,5 @@
 pub mod codec;
 pub mod event;
 pub mod example;
+pub mod learn;
 pub mod names;
