@@ -141,6 +141,11 @@ impl<'a> Example<'a> {
         Ok(Self { head, values })
     }
 
+    /// The values as written.
+    pub fn value_bytes(&self) -> &'a [u8] {
+        self.values
+    }
+
     pub fn values(&self) -> impl ExactSizeIterator<Item = FeatureValue> + Clone + 'a {
         // Checked when it was read.
         self.values

@@ -16,6 +16,7 @@ pub mod feature;
 pub mod frame;
 pub mod ingest;
 pub mod join;
+pub mod learn;
 pub mod model;
 pub mod names;
 pub mod order;

@@ -1,0 +1,4 @@
+//! Tests of learning.
+
+mod real;
+mod support;
