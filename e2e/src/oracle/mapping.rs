@@ -1,0 +1,463 @@
+//! From a record to its events, by the pipeline's mapping, and the verdict on each: late, future, or on time.
+
+use std::collections::BTreeMap;
+
+use millrace_crds::{
+    scalar::Scalar,
+    spec::{Convert, EventFields, EventMapping, EventTime, FieldRef, FieldRule, OneOrMany, PipelineSpec, Source, When},
+};
+use serde_json::Value;
+
+use super::{Counts, OracleError, input::Raw, time};
+
+/// What an event says of consent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Consent {
+    None,
+    Grant,
+    Withdraw,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Item {
+    pub id: String,
+    pub position: i32,
+    pub propensity: f64,
+    pub attributes: BTreeMap<String, Value>,
+}
+
+/// An event with its raw identities.
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    /// Where it stands in the merge, in microseconds.
+    pub time: i64,
+    /// The time it stated itself.
+    pub stated: i64,
+    /// Number of its source, number of its file.
+    pub origin: (usize, usize),
+    pub row: u64,
+    /// Which event of its row.
+    pub index: u32,
+    pub user: String,
+    pub kind: String,
+    pub consent: Consent,
+    pub id: Option<String>,
+    pub dedup_within: i64,
+    pub decision: Option<String>,
+    pub placement: String,
+    pub platform: String,
+    pub value: Option<f64>,
+    pub items: Vec<Item>,
+    pub attributes: BTreeMap<String, Value>,
+}
+
+/// A source's mapping, with what the whole pipeline says about it.
+pub(super) struct Mapping<'a> {
+    spec: &'a PipelineSpec,
+    source: &'a Source,
+    allowed: Vec<String>,
+    not_before: i64,
+    not_after: i64,
+}
+
+impl<'a> Mapping<'a> {
+    pub fn new(spec: &'a PipelineSpec, source: &'a Source) -> Result<Self, OracleError> {
+        let bound = |text: &Option<String>, default: i64| match text {
+            None => Ok(default),
+            Some(text) => time::parse_rfc3339(text)
+                .ok_or_else(|| OracleError::Pipeline { path: text.into(), message: "not a time".into() }),
+        };
+        Ok(Self {
+            spec,
+            source,
+            allowed: spec.privacy.allowed_attributes.iter().flat_map(|pattern| expand(pattern)).collect(),
+            not_before: bound(&source.event_time.not_before, i64::MIN)?,
+            not_after: bound(&source.event_time.not_after, i64::MAX)?,
+        })
+    }
+}
+
+/// `a_{0..2}` stands for `a_0`, `a_1`, `a_2`.
+pub(super) fn expand(pattern: &str) -> Vec<String> {
+    let Some((before, rest)) = pattern.split_once('{') else { return vec![pattern.to_owned()] };
+    let Some((range, after)) = rest.split_once('}') else { return vec![pattern.to_owned()] };
+    let Some((from, to)) = range.split_once("..") else { return vec![pattern.to_owned()] };
+    match (from.parse::<u32>(), to.parse::<u32>()) {
+        (Ok(from), Ok(to)) => (from..=to).map(|n| format!("{before}{n}{after}")).collect(),
+        _ => vec![pattern.to_owned()],
+    }
+}
+
+/// A record, or one element of its `each`, in which paths are looked up.
+struct Record<'a> {
+    whole: &'a Value,
+    element: Option<(&'a str, &'a Value)>,
+    csv: bool,
+}
+
+enum Found {
+    One(Value),
+    Many(Vec<Option<Value>>),
+}
+
+impl Record<'_> {
+    fn find(&self, path: &str) -> Option<Found> {
+        if self.csv {
+            return self.whole.get(path).cloned().map(Found::One);
+        }
+        if let Some((each, element)) = self.element
+            && let Some(rest) = path.strip_prefix(each).and_then(|rest| rest.strip_prefix("[]."))
+        {
+            return walk(element, rest);
+        }
+        walk(self.whole, path)
+    }
+
+    fn eval(&self, field: &FieldRef) -> Option<Found> {
+        let rule = match field {
+            FieldRef::Path(path) => return self.find(path),
+            FieldRef::Full(rule) => rule,
+        };
+        if let Some(constant) = &rule.constant {
+            return Some(Found::One(scalar(constant)));
+        }
+        match rule.field.as_ref().and_then(|path| self.find(path)) {
+            Some(Found::Many(values)) => Some(Found::Many(values.into_iter().map(|v| translate(v, rule)).collect())),
+            Some(Found::One(value)) => translate(Some(value), rule).map(Found::One),
+            None => translate(None, rule).map(Found::One),
+        }
+    }
+
+    fn one(&self, field: Option<&FieldRef>) -> Option<Value> {
+        match field.and_then(|field| self.eval(field))? {
+            Found::One(value) => Some(value),
+            Found::Many(values) => values.into_iter().next().flatten(),
+        }
+    }
+
+    fn text(&self, field: Option<&FieldRef>) -> Option<String> {
+        self.one(field).as_ref().and_then(text_of).filter(|text| !text.is_empty())
+    }
+
+    fn matches(&self, when: &When) -> bool {
+        when.iter().all(|(path, wanted)| {
+            let Some(Found::One(value)) = self.find(path) else { return false };
+            let Some(text) = text_of(&value) else { return false };
+            let same = |wanted: &Scalar| text_of(&scalar(wanted)).as_ref() == Some(&text);
+            match wanted {
+                OneOrMany::One(one) => same(one),
+                OneOrMany::Many(many) => many.iter().any(same),
+            }
+        })
+    }
+}
+
+fn walk(value: &Value, path: &str) -> Option<Found> {
+    let (segment, rest) = path.split_once('.').map_or((path, None), |(segment, rest)| (segment, Some(rest)));
+    if let Some(name) = segment.strip_suffix("[]") {
+        let elements = value.get(name)?.as_array()?.iter();
+        let values = elements.map(|element| match rest.map(|rest| walk(element, rest)) {
+            None => Some(element.clone()),
+            Some(Some(Found::One(value))) => Some(value),
+            Some(_) => None,
+        });
+        return Some(Found::Many(values.collect()));
+    }
+    let value = value.get(segment)?;
+    match rest {
+        Some(rest) => walk(value, rest),
+        None if value.is_null() => None,
+        None => Some(Found::One(value.clone())),
+    }
+}
+
+fn scalar(scalar: &Scalar) -> Value {
+    match scalar {
+        Scalar::Bool(b) => Value::from(*b),
+        Scalar::Number(n) => Value::from(*n),
+        Scalar::Text(text) => Value::from(text.as_str()),
+    }
+}
+
+/// Text as it is, whole numbers in decimal, booleans by name.
+pub(super) fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(b) => Some(b.to_string()),
+        Value::Number(n) => match n.as_f64() {
+            Some(x) if n.is_f64() && x.fract() == 0.0 && x.abs() < 9e15 => Some(format!("{x:.0}")),
+            _ => Some(n.to_string()),
+        },
+        _ => None,
+    }
+}
+
+/// A finite number, or text that is one.
+fn number_of(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(n) => n.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+    .filter(|n: &f64| n.is_finite())
+}
+
+fn translate(value: Option<Value>, rule: &FieldRule) -> Option<Value> {
+    let mut value = value.filter(|v| !v.is_null());
+    if !rule.map.is_empty() {
+        value = value.and_then(|v| text_of(&v)).and_then(|text| rule.map.get(&text)).map(|to| Value::from(to.as_str()));
+    }
+    value = value.and_then(|v| match rule.convert {
+        None => Some(v),
+        Some(Convert::Number) => number_of(&v).map(Value::from),
+        Some(Convert::Text) => text_of(&v).map(Value::from),
+        Some(Convert::Boolean) => match text_of(&v)?.as_str() {
+            "true" => Some(Value::from(true)),
+            "false" => Some(Value::from(false)),
+            _ => None,
+        },
+    });
+    value.or_else(|| rule.default.as_ref().map(scalar))
+}
+
+/// The older version's fields where it has them, otherwise the newest's.
+fn fields_of(mapping: &EventMapping, version: Option<&str>) -> EventFields {
+    let newest = mapping.fields.clone();
+    let Some(older) = version.and_then(|version| mapping.versions.get(version)) else { return newest };
+    let mut attributes = newest.attributes;
+    attributes.extend(older.attributes.clone());
+    EventFields {
+        decision: older.decision.clone().or(newest.decision),
+        placement: older.placement.clone().or(newest.placement),
+        basket: older.basket.clone().or(newest.basket),
+        value: older.value.clone().or(newest.value),
+        currency: older.currency.clone().or(newest.currency),
+        items: older.items.clone().or(newest.items),
+        positions: older.positions.clone().or(newest.positions),
+        quantities: older.quantities.clone().or(newest.quantities),
+        values: older.values.clone().or(newest.values),
+        propensities: older.propensities.clone().or(newest.propensities),
+        attributes,
+    }
+}
+
+/// Reads one partition in order.
+pub(super) struct PartitionReader<'a> {
+    mapping: &'a Mapping<'a>,
+    origin: (usize, usize),
+    counts: &'a mut Counts,
+    events: &'a mut Vec<Event>,
+    highest: Option<i64>,
+}
+
+impl<'a> PartitionReader<'a> {
+    pub fn new(
+        mapping: &'a Mapping<'a>,
+        origin: (usize, usize),
+        counts: &'a mut Counts,
+        events: &'a mut Vec<Event>,
+    ) -> Self {
+        Self { mapping, origin, counts, events, highest: None }
+    }
+
+    pub fn record(&mut self, row: u64, raw: Raw) {
+        let (whole, csv) = match raw {
+            Raw::Malformed(reason) => {
+                self.counts.read += 1;
+                return self.reject(reason);
+            }
+            Raw::Json(value) => (value, false),
+            Raw::Csv(value) => (value, true),
+        };
+        let Some(each) = self.mapping.source.each.as_deref() else {
+            self.element(row, 0, &Record { whole: &whole, element: None, csv });
+            return;
+        };
+        match walk(&whole, each) {
+            Some(Found::One(Value::Array(elements))) => {
+                let mut index = 0;
+                for element in &elements {
+                    index = self.element(row, index, &Record { whole: &whole, element: Some((each, element)), csv });
+                }
+            }
+            _ => {
+                self.counts.read += 1;
+                self.reject("no array");
+            }
+        }
+    }
+
+    fn reject(&mut self, reason: &str) {
+        *self.counts.rejected.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    fn skip(&mut self, reason: &str) {
+        *self.counts.skipped.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Returns the index of the row's next event.
+    fn element(&mut self, row: u64, mut index: u32, record: &Record<'_>) -> u32 {
+        self.counts.read += 1;
+        let source = self.mapping.source;
+        if source.drop.iter().any(|when| record.matches(when)) {
+            self.skip("dropped");
+            return index;
+        }
+        let matching: Vec<&EventMapping> = source.events.iter().filter(|e| record.matches(&e.when)).collect();
+        if matching.is_empty() {
+            self.skip("unknown type");
+            return index;
+        }
+        let Some(time) = self.event_time(row, record).filter(|time| *time >= self.mapping.not_before) else {
+            self.reject("time");
+            return index;
+        };
+        for mapping in matching {
+            let event = self.event(row, index, time, record, mapping);
+            index += 1;
+            self.judge(event);
+        }
+        index
+    }
+
+    fn event_time(&self, row: u64, record: &Record<'_>) -> Option<i64> {
+        let EventTime { field, fields, plus, unit, .. } = &self.mapping.source.event_time;
+        if let Some(field) = field {
+            let Some(Found::One(value)) = record.find(field) else { return None };
+            return match value {
+                Value::Number(n) if n.is_i64() => time::from_whole(n.as_i64()?, *unit),
+                Value::Number(n) => time::from_number(n.as_f64()?, *unit),
+                Value::String(text) => time::parse_rfc3339(&text)
+                    .or_else(|| time::from_whole(text.parse().ok().filter(|_| record.csv)?, *unit)),
+                _ => None,
+            };
+        }
+        let mut parts = Vec::new();
+        for field in fields {
+            let Some(Found::One(value)) = record.find(field) else { return None };
+            parts.push(number_of(&value).filter(|n| n.fract() == 0.0)? as i64);
+        }
+        let added = if plus.is_some() { time::from_whole(row as i64, *unit)? } else { 0 };
+        Some(time::compose(&parts)? + added)
+    }
+
+    fn event(&self, row: u64, index: u32, time: i64, record: &Record<'_>, mapping: &EventMapping) -> Event {
+        let Mapping { spec, source, .. } = self.mapping;
+        let version = record.text(source.version.as_ref());
+        let fields = fields_of(mapping, version.as_deref());
+        let consent = &spec.privacy.consent;
+        let granted = granted(record, &consent.granted_if);
+        let change = match &consent.event {
+            Some(name) if *name == mapping.name => {
+                if granted {
+                    Consent::Grant
+                } else {
+                    Consent::Withdraw
+                }
+            }
+            _ => Consent::None,
+        };
+        let refused = consent.field.is_some() && !granted;
+        let user = match &spec.privacy.user.field {
+            Some(field) => record.text(Some(&FieldRef::Path(field.clone()))).unwrap_or_default(),
+            None => format!("{}/{}/{row}", self.origin.0, self.origin.1),
+        };
+        let event_id = source.event_id.as_ref();
+        Event {
+            time,
+            stated: time,
+            origin: self.origin,
+            row,
+            index,
+            user: if refused { String::new() } else { user },
+            kind: mapping.name.clone(),
+            consent: change,
+            id: event_id.and_then(|id| record.text(Some(&FieldRef::Path(id.field.clone())))),
+            dedup_within: event_id.map_or(0, |id| id.dedup_within.as_micros()),
+            decision: record.text(fields.decision.as_ref()),
+            placement: record.text(fields.placement.as_ref()).unwrap_or_default(),
+            platform: record.text(source.platform.as_ref()).unwrap_or_default(),
+            value: record.one(fields.value.as_ref()).as_ref().and_then(number_of),
+            items: self.items(record, &fields),
+            attributes: self.attributes(record, &fields),
+        }
+    }
+
+    fn items(&self, record: &Record<'_>, fields: &EventFields) -> Vec<Item> {
+        let list = |field: &FieldRef| match record.eval(field) {
+            Some(Found::Many(values)) => values,
+            Some(Found::One(Value::Array(values))) => values.into_iter().map(Some).collect(),
+            Some(Found::One(value)) => vec![Some(value)],
+            None => Vec::new(),
+        };
+        let at = |field: &Option<FieldRef>, n: usize| -> Option<f64> {
+            list(field.as_ref()?).get(n)?.as_ref().and_then(number_of)
+        };
+        let ids = fields.items.as_ref().map(list).unwrap_or_default();
+        let mut items: Vec<Item> = ids
+            .iter()
+            .enumerate()
+            .filter_map(|(n, id)| {
+                Some(Item {
+                    id: text_of(id.as_ref()?)?,
+                    position: at(&fields.positions, n).map_or(-1, |p| p as i32),
+                    propensity: at(&fields.propensities, n).unwrap_or(f64::NAN),
+                    attributes: BTreeMap::new(),
+                })
+            })
+            .collect();
+        for name in self.mapping.allowed.iter().filter(|name| name.starts_with("item.")) {
+            let own = FieldRef::Path(name.clone());
+            let found = record.eval(fields.attributes.get(name).unwrap_or(&own));
+            for (n, item) in items.iter_mut().enumerate() {
+                let value = match &found {
+                    Some(Found::Many(values)) => values.get(n).cloned().flatten(),
+                    Some(Found::One(value)) => Some(value.clone()),
+                    None => None,
+                };
+                if let Some(value) = value.filter(|v| text_of(v).is_some()) {
+                    item.attributes.insert(name.clone(), value);
+                }
+            }
+        }
+        items
+    }
+
+    fn attributes(&self, record: &Record<'_>, fields: &EventFields) -> BTreeMap<String, Value> {
+        let of_event = self.mapping.allowed.iter().filter(|name| !name.starts_with("item."));
+        of_event
+            .filter_map(|name| {
+                let own = FieldRef::Path(name.clone());
+                let value = record.one(Some(fields.attributes.get(name).unwrap_or(&own)))?;
+                text_of(&value).is_some().then(|| (name.clone(), value))
+            })
+            .collect()
+    }
+
+    fn judge(&mut self, mut event: Event) {
+        let out_of_orderness = self.mapping.source.event_time.max_out_of_orderness.as_micros();
+        let on_time_from = self.highest.map_or(i64::MIN, |highest| highest - out_of_orderness);
+        let future = event.stated > self.mapping.not_after;
+        let late = event.stated < on_time_from;
+        if !future {
+            self.highest = self.highest.max(Some(event.stated));
+        }
+        if event.user.is_empty() {
+            self.counts.unconsented += 1;
+        } else if (future || late) && event.consent == Consent::Withdraw {
+            event.time = on_time_from;
+            self.events.push(event);
+        } else if future {
+            self.counts.future += 1;
+        } else if late {
+            self.counts.late += 1;
+        } else {
+            self.events.push(event);
+        }
+    }
+}
+
+fn granted(record: &Record<'_>, wanted: &BTreeMap<String, Scalar>) -> bool {
+    let when: When = wanted.iter().map(|(path, value)| (path.clone(), OneOrMany::One(value.clone()))).collect();
+    record.matches(&when)
+}
