@@ -78,5 +78,5 @@ fn read_keys(beside: &Path, spec: &PipelineSpec) -> Result<Pseudonymizer, Pipeli
     let text = fs::read_to_string(&path).map_err(|e| failed(e.to_string()))?;
     let mut known = privacy::parse_keys(&text).map_err(|e| failed(e.to_string()))?;
     let active = known.remove(&keys.active).ok_or_else(|| failed(format!("there is no key `{}`", keys.active)))?;
-    Ok(Pseudonymizer::new(active))
+    Ok(Pseudonymizer::new(&active))
 }

@@ -16,11 +16,14 @@ use millrace_engine::{
 use serde::Serialize;
 
 use crate::{
-    host::{HostError, logs, start::follow_from},
+    host::{
+        HostError, logs,
+        start::{follow_from, initial_origins, model_task, parts, profile_task},
+    },
     log::{Log, LogPartition},
     pipeline::Pipeline,
     source::partitions::Partition,
-    store::{Store, checkpoint::{Restored, TaskId, newest, oldest}},
+    store::{Store, checkpoint::Restored, inspect, keys::TaskId},
 };
 
 /// Log records read at once, in bytes.
@@ -102,18 +105,18 @@ impl Replay<'_> {
     /// The newest checkpoint, and where to start so as to reach it: the log's beginning or the oldest checkpoint.
     fn ends(&self, task: &TaskId, log: &LogPartition) -> Result<Option<(Restored, Option<Restored>)>, HostError> {
         let failed = |cause| HostError::Lineage { task: task.to_string(), cause };
-        let Some(newest) = newest(self.store.as_ref(), task).map_err(failed)? else { return Ok(None) };
+        let Some(newest) = inspect::newest(self.store.as_ref(), task).map_err(failed)? else { return Ok(None) };
         let trimmed = self.log.start(log)? > 1;
-        let oldest = if trimmed { oldest(self.store.as_ref(), task).map_err(failed)? } else { None };
+        let oldest = if trimmed { inspect::oldest(self.store.as_ref(), task).map_err(failed)? } else { None };
         Ok(Some((newest, oldest)))
     }
 
     fn profile(&self, partition: u32) -> Result<Option<Rebuilt>, HostError> {
-        let (id, reads) = (TaskId::profile(partition), logs::events(partition));
+        let (id, reads) = (profile_task(partition), logs::events(partition));
         let Some((kept, since)) = self.ends(&id, &reads)? else { return Ok(None) };
         let failed = |cause| HostError::Restore { task: id.to_string(), cause };
-        let restore = |r: &Restored| Profile::restore(self.plan().clone(), &r.parts).map_err(failed);
-        let origins: Vec<Origin> = crate::host::start::initial_origins(self.partitions);
+        let restore = |r: &Restored| Profile::restore(self.plan().clone(), &parts(r)).map_err(failed);
+        let origins: Vec<Origin> = initial_origins(self.partitions);
         let mut profile = match &since {
             Some(since) => restore(since)?,
             None => Profile::new(self.plan().clone(), &origins),
@@ -124,7 +127,7 @@ impl Replay<'_> {
         let outputs: Vec<usize> = (0..kinds.len()).collect();
         let handle = outbox.register(Origin::of_profile(partition), 1, Seq::end_of(from - 1), &outputs);
         let mut emitted: Vec<Vec<u64>> = vec![Vec::new(); self.plan().models.len()];
-        for_each_record(self.log.as_ref(), &reads, from, kept.log_offset, |offset, bytes| {
+        for_each_record(self.log.as_ref(), &reads, from, kept.checkpoint.position.log_offset, |offset, bytes| {
             let failed = |cause| HostError::order(&reads, offset, cause);
             profile.accept(offset, &bytes, &mut outbox, &handle).map_err(failed)?;
             while !profile.drain(4096, &mut outbox, &handle).map_err(failed)? {}
@@ -143,7 +146,7 @@ impl Replay<'_> {
             task: id.to_string(),
             since: if since.is_some() { "checkpoint" } else { "beginning" },
             from,
-            to: kept.log_offset,
+            to: kept.checkpoint.position.log_offset,
             equal: kept_digest == replayed && alike,
             kept: kept_digest,
             replayed,
@@ -175,16 +178,16 @@ impl Replay<'_> {
 
     fn model(&self, model: usize) -> Result<Option<Rebuilt>, HostError> {
         let name = &self.plan().models[model].name;
-        let (id, reads) = (TaskId::model(name), logs::examples(name));
+        let (id, reads) = (model_task(name), logs::examples(name));
         let Some((kept, since)) = self.ends(&id, &reads)? else { return Ok(None) };
         let failed = |cause| HostError::Restore { task: id.to_string(), cause };
-        let restore = |r: &Restored| ModelTask::restore(self.plan(), model, &r.parts).map_err(failed);
+        let restore = |r: &Restored| ModelTask::restore(self.plan(), model, &parts(r)).map_err(failed);
         let mut task = match &since {
             Some(since) => restore(since)?,
             None => ModelTask::new(self.plan(), model),
         };
         let (from, _) = follow_from(self.log.as_ref(), &reads, since.as_ref())?;
-        for_each_record(self.log.as_ref(), &reads, from, kept.log_offset, |offset, bytes| {
+        for_each_record(self.log.as_ref(), &reads, from, kept.checkpoint.position.log_offset, |offset, bytes| {
             let failed = |cause| HostError::model(&reads, offset, cause);
             task.accept(offset, &bytes).map_err(failed)?;
             while !task.drain(4096, |_, _| {}).map_err(failed)? {}
@@ -195,7 +198,7 @@ impl Replay<'_> {
             task: id.to_string(),
             since: if since.is_some() { "checkpoint" } else { "beginning" },
             from,
-            to: kept.log_offset,
+            to: kept.checkpoint.position.log_offset,
             equal: kept_digest == replayed,
             kept: kept_digest,
             replayed,

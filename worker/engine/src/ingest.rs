@@ -9,7 +9,7 @@ use std::{collections::VecDeque, ops::Range};
 use crate::{
     codec::{Corrupt, Put, Reader},
     dead_letter::{DeadLetter, FUTURE, LATE, UNREADABLE},
-    decode::{Decoded, DecodedEvent, Decoder, Place, REASONS},
+    decode::{Decoded, DecodedEvent, Decoder, Place, Reason},
     event::{ConsentChange, Pseudonym, Seq, Time},
     frame::{
         Origin, OriginState, Progress,
@@ -30,9 +30,31 @@ pub struct Counts {
     pub unconsented: u64,
     pub unknown_type: u64,
     pub dropped: u64,
-    /// By reason, in the order of [`REASONS`].
-    pub rejected: [u64; REASONS.len()],
+    /// Records without anything to read.
+    pub empty: u64,
+    /// Attributes of a wrong shape, which counted as missing.
+    pub ignored_attributes: u64,
+    /// By reason, in the order of [`Reason::ALL`].
+    pub rejected: [u64; Reason::ALL.len()],
     pub unreadable: u64,
+}
+
+impl Counts {
+    /// All that are not by reason, in the order in which checkpoints hold them.
+    fn plain(&mut self) -> [&mut u64; 10] {
+        [
+            &mut self.read,
+            &mut self.events,
+            &mut self.late,
+            &mut self.future,
+            &mut self.unconsented,
+            &mut self.unknown_type,
+            &mut self.dropped,
+            &mut self.empty,
+            &mut self.ignored_attributes,
+            &mut self.unreadable,
+        ]
+    }
 }
 
 /// Where a partition has been read to, and all that later judgements depend on.
@@ -172,22 +194,25 @@ impl Ingest {
             Input::Record(bytes) => {
                 self.decoder.decode(bytes, Place { partition: self.origin.partition, row: offset }, &mut decoded);
             }
-            Input::TooLong(len) => decoded.reject_too_long(len),
+            Input::TooLong(len) => {
+                self.position.counts.rejected[Reason::TooLong as usize] += 1;
+                self.dead_letter(0, Reason::TooLong.name(), Time::MIN, &format!("{{\"bytes\":{len}}}"));
+            }
             Input::Unreadable(cause) => {
                 self.position.counts.unreadable += 1;
                 self.dead_letter(0, UNREADABLE, Time::MIN, cause);
             }
         }
         self.count(&decoded);
-        let mut rejected = decoded.rejected.iter().peekable();
+        let mut rejects = decoded.rejects.iter().peekable();
         for event in &decoded.events {
-            while let Some(r) = rejected.next_if(|r| r.index < event.index) {
-                self.dead_letter(r.index, r.reason.name(), Time::MIN, &r.sample);
+            while let Some(reject) = rejects.next_if(|r| r.first_index() < event.index) {
+                self.dead_letter(reject.first_index(), reject.reason.name(), Time::MIN, decoded.sample(reject));
             }
             self.judge(event, &decoded.bytes);
         }
-        for r in rejected {
-            self.dead_letter(r.index, r.reason.name(), Time::MIN, &r.sample);
+        for reject in rejects {
+            self.dead_letter(reject.first_index(), reject.reason.name(), Time::MIN, decoded.sample(reject));
         }
         self.decoded = decoded;
         self.release(lowest, outbox, out);
@@ -196,11 +221,13 @@ impl Ingest {
     fn count(&mut self, decoded: &Decoded) {
         let counts = &mut self.position.counts;
         counts.events += decoded.events.len() as u64;
-        counts.unconsented += decoded.unconsented;
-        counts.unknown_type += decoded.unknown_type;
-        counts.dropped += decoded.dropped;
-        for rejected in &decoded.rejected {
-            counts.rejected[rejected.reason as usize] += 1;
+        counts.unconsented += u64::from(decoded.counts.unconsented);
+        counts.unknown_type += u64::from(decoded.counts.unknown_type);
+        counts.dropped += u64::from(decoded.counts.dropped);
+        counts.empty += u64::from(decoded.counts.empty);
+        counts.ignored_attributes += u64::from(decoded.counts.ignored_attributes);
+        for reject in &decoded.rejects {
+            counts.rejected[reject.reason as usize] += 1;
         }
     }
 
@@ -223,7 +250,7 @@ impl Ingest {
             time = watermark.plus(1);
         }
         let start = self.held_bytes.len();
-        self.held_bytes.extend_from_slice(&bytes[event.range.clone()]);
+        self.held_bytes.extend_from_slice(&bytes[event.bytes.0 as usize..event.bytes.1 as usize]);
         self.held_bytes[start + TIME_AT..start + TIME_AT + 8].copy_from_slice(&time.0.to_le_bytes());
         let highest = if event.future { highest } else { highest.max(time) };
         let output = partition_of(event.user, self.plan.partitions);
@@ -288,12 +315,12 @@ impl Position {
         out.put_u64(self.offset);
         out.put_u64(self.byte);
         out.put_i64(self.highest.0);
-        let c = &self.counts;
-        for n in [c.read, c.events, c.late, c.future, c.unconsented, c.unknown_type, c.dropped, c.unreadable] {
-            out.put_u64(n);
+        let mut counts = self.counts;
+        for n in counts.plain() {
+            out.put_u64(*n);
         }
-        out.put_u32(REASONS.len() as u32);
-        for (reason, n) in REASONS.iter().zip(&c.rejected) {
+        out.put_u32(Reason::ALL.len() as u32);
+        for (reason, n) in Reason::ALL.iter().zip(&counts.rejected) {
             out.put_str(reason.name());
             out.put_u64(*n);
         }
@@ -303,24 +330,15 @@ impl Position {
     pub fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let (offset, byte) = (r.u64("position")?, r.u64("byte position")?);
         let highest = Time(r.i64("highest time")?);
-        let mut c = Counts::default();
-        for n in [
-            &mut c.read,
-            &mut c.events,
-            &mut c.late,
-            &mut c.future,
-            &mut c.unconsented,
-            &mut c.unknown_type,
-            &mut c.dropped,
-            &mut c.unreadable,
-        ] {
+        let mut counts = Counts::default();
+        for n in counts.plain() {
             *n = r.u64("count")?;
         }
         for _ in 0..r.count(12, "reasons")? {
             let (name, n) = (r.str("reason")?, r.u64("rejected")?);
-            let at = REASONS.iter().position(|reason| reason.name() == name).ok_or(r.corrupt("reason"))?;
-            c.rejected[at] += n;
+            let at = Reason::ALL.iter().position(|reason| reason.name() == name).ok_or(r.corrupt("reason"))?;
+            counts.rejected[at] += n;
         }
-        Ok(Self { offset, byte, highest, counts: c })
+        Ok(Self { offset, byte, highest, counts })
     }
 }

@@ -103,7 +103,7 @@ impl ModelTask {
     }
 
     /// Restores from a base and the changes after it, in order.
-    pub fn restore(plan: &Plan, model: usize, parts: &[Vec<u8>]) -> Result<Self, CheckpointError> {
+    pub fn restore(plan: &Plan, model: usize, parts: &[&[u8]]) -> Result<Self, CheckpointError> {
         let mut task = Self::new(plan, model);
         for part in parts {
             let part = Checkpoint::read(part, TaskKind::Model)?;

@@ -78,7 +78,7 @@ impl Plan {
         let model = |m: &spec::Model| {
             let position = outcomes.iter().position(|o| o.name == m.outcome);
             let outcome = position.ok_or(PlanError::Unknown { what: "outcome", name: m.outcome.clone() })?;
-            let (schema, projection) = features.schema(spec, m)?;
+            let (schema, projection) = (features.schema(spec, m), features.projection(spec, m, &names)?);
             let fresh = Model::compile(spec, m, &schema)?;
             Ok(ModelPlan { name: m.name.clone(), outcome, schema, projection, fresh })
         };

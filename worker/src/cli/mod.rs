@@ -123,16 +123,19 @@ pub enum CliError {
     Listen { address: String, cause: std::io::Error },
     #[error("{0}")]
     Other(String),
-    /// Already printed.
-    #[error("a check found a difference or damage")]
-    Found,
+    /// What was found is printed already; only the exit code is left to say.
+    #[error("see above")]
+    Printed { exit_code: u8 },
 }
 
 impl CliError {
+    /// A check found a difference or damage.
+    const FOUND: CliError = CliError::Printed { exit_code: 3 };
+
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Pipeline(_) | CliError::Partitions(_) => 2,
-            CliError::Found => 3,
+            CliError::Printed { exit_code } => *exit_code,
             _ => 1,
         }
     }
@@ -144,7 +147,7 @@ impl Cli {
         let output = self.output;
         match self.dispatch() {
             Ok(()) => ExitCode::SUCCESS,
-            Err(CliError::Found) => ExitCode::from(3),
+            Err(CliError::Printed { exit_code }) => ExitCode::from(exit_code),
             Err(error) => {
                 let code = error.exit_code();
                 match output {

@@ -43,7 +43,7 @@ pub fn replay(args: &ReplayArgs, output: Output) -> Result<(), CliError> {
             print(if equal { "The checkpoints are what the log says." } else { "Checkpoints and log DIFFER." });
         }
     }
-    if equal { Ok(()) } else { Err(CliError::Found) }
+    if equal { Ok(()) } else { Err(CliError::FOUND) }
 }
 
 fn as_served(replay: &Replay<'_>, output: Output) -> Result<(), CliError> {

@@ -74,7 +74,7 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let listener = args.metrics_address.map(|address| listen(&runtime, address)).transpose()?;
     let data = Data::open(&args.data, &args.pipeline, &pipeline)?;
     let partitions = data.partitions(&pipeline)?;
-    let host = Host::start(&pipeline, &partitions, data.log(), data.store(), data.claim(), &args.host_config())?;
+    let host = Host::start(&pipeline, &partitions, data.log(), data.store(), data.claimant(), &args.host_config())?;
     let finished = runtime.block_on(supervise(host, listener, args.quiet))?;
     let summary = Summary::of(&pipeline, finished);
     match output {

@@ -11,7 +11,7 @@ pub fn validate(path: &Path, output: Output) -> Result<(), CliError> {
         (Ok(_), Output::Json) => print(serde_json::json!({"formatVersion": 1, "valid": true, "problems": []}).to_string()),
         (Err(PipelineError::Invalid { problems, .. }), Output::Json) => {
             print(serde_json::json!({"formatVersion": 1, "valid": false, "problems": problems}).to_string());
-            return Err(CliError::Found);
+            return Err(CliError::Printed { exit_code: 2 });
         }
         (Err(error), _) => return Err(error.into()),
     }

@@ -17,7 +17,7 @@ use millrace_engine::checkpoint::Extent;
 use super::error::HostError;
 use crate::{
     log::{Log, LogPartition},
-    store::checkpoint::Lineage,
+    store::{checkpoint::{Lineage, State}, manifest::Position},
 };
 
 /// A task's state at a log offset, to be saved once `ticket` is durable.
@@ -29,6 +29,8 @@ pub struct Job {
     pub log_offset: u64,
     pub frame_checksum: u64,
     pub ticket: u64,
+    /// The task is given up in order.
+    pub last: bool,
     pub acknowledged: Arc<AtomicU64>,
 }
 
@@ -45,6 +47,7 @@ pub struct Progress {
 pub struct Kept {
     pub name: String,
     pub lineage: Lineage,
+    pub spec_digest: u64,
     pub reads: Option<LogPartition>,
     pub progress: Arc<Progress>,
 }
@@ -92,7 +95,22 @@ fn save_all(
 fn save(log: &dyn Log, kept: &mut Kept, retention: Retention, job: Job) -> Result<(), HostError> {
     let failed = |cause| HostError::Lineage { task: kept.name.clone(), cause };
     let now = unix_ms();
-    kept.lineage.commit(job.extent, &job.bytes, job.log_offset, job.frame_checksum, now).map_err(failed)?;
+    let state = match job.extent {
+        Extent::Base => State::Base(job.bytes),
+        Extent::Changes => State::Delta(job.bytes),
+    };
+    let position = Position {
+        log_offset: job.log_offset,
+        frame_checksum: job.frame_checksum,
+        generation: super::GENERATION,
+        spec_digest: kept.spec_digest,
+        written_at_unix_ms: now,
+    };
+    if job.last {
+        kept.lineage.release(&state, position).map_err(failed)?;
+    } else {
+        kept.lineage.commit(&state, position).map_err(failed)?;
+    }
     kept.lineage.collect_garbage(now, retention.retain_ms).map_err(failed)?;
     if let Some(partition) = &kept.reads
         && let Err(error) = log.trim(partition, kept.lineage.oldest_retained_offset())

@@ -4,7 +4,7 @@ pub mod checkpoints;
 pub mod error;
 pub mod files;
 pub mod skew;
-mod start;
+pub mod start;
 pub mod status;
 pub mod task;
 mod thread;
@@ -26,6 +26,9 @@ use task::Task;
 use thread::{Control, Seat};
 
 use crate::log::AppendError;
+
+/// The first and, so far, only configuration of a pipeline.
+pub const GENERATION: u32 = 1;
 
 /// The log partitions' names.
 pub mod logs {

@@ -35,7 +35,8 @@ use crate::{
     source::partitions::Partition,
     store::{
         Store,
-        checkpoint::{Claim, Lineage, Restored, TaskId},
+        checkpoint::{Claimant, Lineage, Restored},
+        keys::{TaskId, TaskKind},
     },
 };
 
@@ -69,7 +70,7 @@ struct Starter<'a> {
     pipeline: &'a Pipeline,
     log: Arc<dyn Log>,
     store: Arc<dyn Store>,
-    claim: &'a Claim,
+    claimant: &'a Claimant,
     partitions: &'a [Vec<Partition>],
 }
 
@@ -80,10 +81,10 @@ impl Host {
         partitions: &[Vec<Partition>],
         log: Arc<dyn Log>,
         store: Arc<dyn Store>,
-        claim: &Claim,
+        claimant: &Claimant,
         config: &HostConfig,
     ) -> Result<Self, HostError> {
-        let starter = Starter { pipeline, log: log.clone(), store, claim, partitions };
+        let starter = Starter { pipeline, log: log.clone(), store, claimant, partitions };
         let mut claimed = starter.sources(config)?;
         let sources = claimed.len();
         for p in 0..pipeline.plan.partitions {
@@ -98,11 +99,11 @@ impl Host {
 }
 
 impl Starter<'_> {
-    fn claim(&self, task: TaskId) -> Result<(Lineage, Option<Restored>), HostError> {
+    fn claim(&self, task: &TaskId) -> Result<(Lineage, Option<Restored>), HostError> {
         let name = task.to_string();
-        let claimed = Lineage::claim(self.store.clone(), task, self.claim);
+        let claimed = Lineage::claim(self.store.clone(), task, self.claimant);
         let (lineage, restored) = claimed.map_err(|cause| HostError::Lineage { task: name.clone(), cause })?;
-        for warning in restored.iter().flat_map(|r| &r.warnings) {
+        for warning in restored.iter().flat_map(|r| &r.damaged) {
             tracing::warn!(task = name, %warning, "went back to an earlier checkpoint");
         }
         Ok((lineage, restored))
@@ -130,14 +131,10 @@ impl Starter<'_> {
         config: &HostConfig,
     ) -> Result<Claimed, HostError> {
         let spec = &self.pipeline.spec().sources[source];
-        let id = TaskId::ingest(&spec.name, file.number);
+        let id = ingest_task(&spec.name, file.number);
         let name = id.to_string();
-        let (lineage, restored) = self.claim(id)?;
-        let restore = |parts: &Restored| match parts.parts.last() {
-            Some(bytes) => FilePosition::restore(bytes).map(Some),
-            None => Ok(None),
-        };
-        let at = restored.as_ref().map_or(Ok(None), restore);
+        let (lineage, restored) = self.claim(&id)?;
+        let at = restored.map(|r| FilePosition::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
         let at = at.map_err(|cause| HostError::Restore { task: name.clone(), cause })?;
         let max_skew = self.pipeline.validated.max_skew();
         let (plan, decoder) = self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
@@ -167,24 +164,16 @@ impl Starter<'_> {
         })
     }
 
-    /// Origins that every merge waits for from the start.
-    fn initial_origins(&self) -> Vec<Origin> {
-        let of = |(source, files): (usize, &Vec<Partition>)| {
-            files.iter().filter(|f| f.initial).map(move |f| Origin::of_source(source, f.number)).collect::<Vec<_>>()
-        };
-        self.partitions.iter().enumerate().flat_map(of).collect()
-    }
-
     fn profile(&self, partition: u32) -> Result<Claimed, HostError> {
         let plan = &self.pipeline.plan;
-        let id = TaskId::profile(partition);
+        let id = profile_task(partition);
         let name = id.to_string();
-        let (lineage, restored) = self.claim(id)?;
+        let (lineage, restored) = self.claim(&id)?;
         let reads = logs::events(partition);
         let (next, checksum) = self.follow(&reads, restored.as_ref())?;
         let profile = match &restored {
-            None => Profile::new(plan.clone(), &self.initial_origins()),
-            Some(r) => Profile::restore(plan.clone(), &r.parts)
+            None => Profile::new(plan.clone(), &initial_origins(self.partitions)),
+            Some(r) => Profile::restore(plan.clone(), &parts(r))
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
         };
         let follow = Follow::from(reads.clone(), next, checksum);
@@ -205,14 +194,14 @@ impl Starter<'_> {
 
     fn model(&self, model: usize) -> Result<Claimed, HostError> {
         let plan = &self.pipeline.plan;
-        let id = TaskId::model(&plan.models[model].name);
+        let id = model_task(&plan.models[model].name);
         let name = id.to_string();
-        let (lineage, restored) = self.claim(id)?;
+        let (lineage, restored) = self.claim(&id)?;
         let reads = logs::examples(&plan.models[model].name);
         let (next, checksum) = self.follow(&reads, restored.as_ref())?;
         let task = match &restored {
             None => ModelTask::new(plan, model),
-            Some(r) => ModelTask::restore(plan, model, &r.parts)
+            Some(r) => ModelTask::restore(plan, model, &parts(r))
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
         };
         let follow = Follow::from(reads.clone(), next, checksum);
@@ -235,6 +224,29 @@ impl Starter<'_> {
     }
 }
 
+/// Origins that every merge waits for from the start.
+pub fn initial_origins(partitions: &[Vec<Partition>]) -> Vec<Origin> {
+    let of = |(source, files): (usize, &Vec<Partition>)| {
+        files.iter().filter(|f| f.initial).map(move |f| Origin::of_source(source, f.number)).collect::<Vec<_>>()
+    };
+    partitions.iter().enumerate().flat_map(of).collect()
+}
+
+pub fn ingest_task(source: &str, partition: u32) -> TaskId {
+    TaskId::new(TaskKind::Ingest, format!("{source}-{partition}"))
+}
+pub fn profile_task(partition: u32) -> TaskId {
+    TaskId::new(TaskKind::Profile, partition.to_string())
+}
+pub fn model_task(name: &str) -> TaskId {
+    TaskId::new(TaskKind::Model, name)
+}
+
+/// A checkpoint's base and the changes after it.
+pub fn parts(restored: &Restored) -> Vec<&[u8]> {
+    std::iter::once(&restored.base).chain(&restored.deltas).map(Vec::as_slice).collect()
+}
+
 /// (offset of the next record, checksum of the one before it)
 pub fn follow_from(
     log: &dyn Log,
@@ -250,7 +262,8 @@ pub fn follow_from(
             Ok((1, 0))
         };
     };
-    let next = restored.log_offset;
+    let position = &restored.checkpoint.position;
+    let next = position.log_offset;
     if next > end {
         return Err(foreign(format!("it ends at offset {end}, the checkpoint stands at {next}")));
     }
@@ -260,11 +273,11 @@ pub fn follow_from(
     if next > start {
         let before = log.read(partition, next - 1, 1)?;
         let found = before.first().map_or(0, |(_, bytes)| stored_checksum(bytes));
-        if found != restored.frame_checksum {
+        if found != position.frame_checksum {
             return Err(foreign(format!("the record at offset {} is another one", next - 1)));
         }
     }
-    Ok((next, restored.frame_checksum))
+    Ok((next, position.frame_checksum))
 }
 
 fn run(
@@ -303,13 +316,14 @@ fn run(
     let cannot = |what: &str| HostError::Thread(format!("{what} could not be started"));
     let (writer, writer_thread) = writer::start(log.clone(), wake, failed).map_err(|_| cannot("log-writer"))?;
     let spec = &pipeline.spec().checkpoints;
+    let spec_digest = xxhash_rust::xxh3::xxh3_64(pipeline.validated.result_digest_text().as_bytes());
     let cadence = Cadence {
         frame_bytes: config.frame_bytes,
         flush_after: FLUSH_AFTER,
         checkpoint_every: Duration::from_micros(spec.interval.as_micros() as u64),
     };
     let threads = config.threads.clamp(1, claimed.len().max(1));
-    let mut outboxes: Vec<Outbox> = (0..threads).map(|_| Outbox::new(GENERATION, &kinds)).collect();
+    let mut outboxes: Vec<Outbox> = (0..threads).map(|_| Outbox::new(super::GENERATION, &kinds)).collect();
     let mut seats: Vec<Vec<Seat>> = (0..threads).map(|_| Vec::new()).collect();
     let (mut kept, mut statuses) = (BTreeMap::new(), Vec::new());
     let mut done: [Vec<Arc<AtomicBool>>; 3] = Default::default();
@@ -324,7 +338,7 @@ fn run(
         statuses.push(status.clone());
         let flag = Arc::new(AtomicBool::new(false));
         done[stage].push(flag.clone());
-        kept.insert(number, Kept { name: c.name, lineage: c.lineage, reads: c.reads, progress: progress.clone() });
+        kept.insert(number, Kept { name: c.name, lineage: c.lineage, spec_digest, reads: c.reads, progress: progress.clone() });
         seats[thread].push(Seat {
             number,
             task: c.task,
@@ -362,6 +376,3 @@ fn run(
     }
     Ok(Host { control, engines, writer: writer_thread, checkpoints: checkpoint_thread, statuses, done })
 }
-
-/// The first and, so far, only configuration of a pipeline.
-const GENERATION: u32 = 1;

@@ -92,12 +92,17 @@ impl Totals {
         self.late += counts.late;
         self.future += counts.future;
         self.unconsented += counts.unconsented;
-        for (name, n) in [("unknownType", counts.unknown_type), ("dropped", counts.dropped)] {
+        for (name, n) in [
+            ("unknownType", counts.unknown_type),
+            ("dropped", counts.dropped),
+            ("empty", counts.empty),
+            ("ignoredAttributes", counts.ignored_attributes),
+        ] {
             if n > 0 {
                 *self.skipped.entry(name).or_default() += n;
             }
         }
-        let reasons = millrace_engine::decode::REASONS.iter().map(|r| r.name()).zip(counts.rejected);
+        let reasons = millrace_engine::decode::Reason::ALL.iter().map(|r| r.name()).zip(counts.rejected);
         for (name, n) in reasons.chain([(millrace_engine::dead_letter::UNREADABLE, counts.unreadable)]) {
             if n > 0 {
                 *self.rejected.entry(name).or_default() += n;

@@ -147,18 +147,18 @@ impl EngineThread {
         for at in 0..self.seats.len() {
             let seat = &self.seats[at];
             if seat.next_checkpoint <= now && !seat.progress.pending.load(Ordering::Acquire) && seat.task.is_clean() {
-                self.checkpoint(at)?;
+                self.checkpoint(at, false)?;
             }
         }
         Ok(())
     }
 
     /// Everything the task has recorded must have been flushed before.
-    fn checkpoint(&mut self, at: usize) -> Result<(), HostError> {
+    fn checkpoint(&mut self, at: usize, last: bool) -> Result<(), HostError> {
         let seat = &mut self.seats[at];
         seat.next_checkpoint = Instant::now() + self.cadence.checkpoint_every;
         let (position, frame_checksum) = seat.task.position();
-        if seat.saved_position == Some(position) {
+        if !last && seat.saved_position == Some(position) {
             return Ok(()); // nothing was applied since
         }
         seat.saved_position = Some(position);
@@ -167,7 +167,7 @@ impl EngineThread {
         let (extent, bytes) = seat.task.checkpoint(extent)?;
         seat.progress.pending.store(true, Ordering::Release);
         let (ticket, acknowledged) = (self.sent, self.acknowledged.clone());
-        let job = Job { task: seat.number, extent, bytes, log_offset: position, frame_checksum, ticket, acknowledged };
+        let job = Job { task: seat.number, extent, bytes, log_offset: position, frame_checksum, ticket, last, acknowledged };
         if self.checkpoints.send(job).is_err() {
             self.control.stop.store(true, Ordering::Release);
         }
@@ -201,7 +201,7 @@ impl EngineThread {
                 }
                 thread::park_timeout(Duration::from_millis(1));
             }
-            self.checkpoint(at)?;
+            self.checkpoint(at, true)?;
         }
         self.tell();
         Ok(())

@@ -97,6 +97,12 @@ fn files(source_name: &str, location: &Path) -> Result<Vec<(String, PathBuf)>, P
 }
 
 impl Registry {
+    /// What is registered of a source, without looking for the files.
+    pub fn of(&self, source_name: &str) -> Vec<Partition> {
+        let files = self.sources.get(source_name).into_iter().flatten().enumerate();
+        files.map(|(n, f)| Partition { number: n as u32, path: PathBuf::from(&f.name), initial: f.initial }).collect()
+    }
+
     /// Finds a source's files, and registers those that are new. A registered one that is gone is an error.
     pub fn resolve(&mut self, source_name: &str, location: &Path) -> Result<Vec<Partition>, PartitionsError> {
         if self.format_version > FORMAT_VERSION {

@@ -45,7 +45,7 @@ impl Profile {
     }
 
     /// Restores from a base and the changes after it, in order.
-    pub fn restore(plan: Arc<Plan>, parts: &[Vec<u8>]) -> Result<Self, CheckpointError> {
+    pub fn restore(plan: Arc<Plan>, parts: &[&[u8]]) -> Result<Self, CheckpointError> {
         let mut profile = Self::new(plan, &[]);
         for part in parts {
             let part = Checkpoint::read(part, TaskKind::Profile)?;

@@ -149,7 +149,7 @@ impl Profile {
             ConsentChange::Grant => {
                 counts.accepted += 1;
                 let slot = users.get_or_insert(event.head.user);
-                users.set_grant(slot, event.head.stated);
+                users.row_mut(slot).set_granted(event.head.stated);
                 return Ok(());
             }
             ConsentChange::Withdraw => {
@@ -173,10 +173,10 @@ impl Profile {
             return Ok(());
         }
         counts.accepted += 1;
-        joins.label(slot, released.origin, &event);
+        joins.label(slot.0, released.origin, &event);
         if Some(event.head.event_type) == plan.impression {
             let row = users.row(slot);
-            joins.open(slot, released.origin, &event, |model, item, values| {
+            joins.open(slot.0, released.origin, &event, |model, item, values| {
                 let context = Context { time: event.head.time, event: &event, item: Some(*item) };
                 plan.features.read(&plan.models[model].projection, Some(row), &context, values);
             });
@@ -229,7 +229,7 @@ impl Profile {
 /// Removes all that is kept of the user, unless a grant with a later time stands.
 fn withdraw(users: &mut Users, joins: &mut Joins, event: &Event<'_>) {
     let Some(slot) = users.find(event.head.user) else { return };
-    if users.grant(slot) > event.head.stated {
+    if users.row(slot).granted() > event.head.stated {
         return;
     }
     joins.forget(slot.0);
