@@ -85,7 +85,8 @@ fn drop_null(node: &mut Map<String, Value>) {
 fn merge_enum(node: &mut Map<String, Value>) {
     let Some(Value::Array(ways)) = node.get("oneOf") else { return };
     let mut names = Vec::new();
-    let mut texts: Vec<String> = node.get("description").and_then(Value::as_str).map(str::to_owned).into_iter().collect();
+    let mut texts: Vec<String> =
+        node.get("description").and_then(Value::as_str).map(str::to_owned).into_iter().collect();
     for way in ways {
         match (way.get("const"), way.get("enum")) {
             (Some(name), None) => {

@@ -190,7 +190,9 @@ impl Check<'_> {
             let here = at.key(key);
             let has: fn(&EventFields) -> bool = match (key, name) {
                 ("by", "value") => {
-                    self.push(Problem::new(&here, "a candidate has no `value`; use `item` or an attribute").value(name));
+                    self.push(
+                        Problem::new(&here, "a candidate has no `value`; use `item` or an attribute").value(name),
+                    );
                     continue;
                 }
                 ("of", "item") if NUMERIC.contains(&kind) => {
