@@ -42,7 +42,7 @@ impl From<PersonalizationPipeline> for Document {
 
 /// Reads one pipeline and checks it against the schema.
 pub fn read(yaml: &str) -> Result<Document, Problems> {
-    let tree = tree::parse(yaml).map_err(|problem| Problems::new(vec![problem]))?;
+    let tree = tree::parse(yaml)?;
     let mut walk = Walk { yaml, problems: Vec::new(), places: BTreeMap::new() };
     let (name, namespace) = walk.document(&tree);
     let Walk { mut problems, places, .. } = walk;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
-use crate::problem::{Path, Problem, shortened};
+use crate::problem::{Path, Problem, Problems, shortened};
 
 /// Longer documents would not fit into Kubernetes either.
 pub const MAX_YAML_BYTES: usize = 1 << 20;
@@ -82,10 +82,11 @@ fn small(n: u64) -> u32 {
 }
 
 /// Reads one document. Deep or huge ones, aliases that multiply and doubled keys are refused.
-pub fn parse(yaml: &str) -> Result<Tree, Problem> {
+pub fn parse(yaml: &str) -> Result<Tree, Problems> {
     let document = Path::default();
     if yaml.len() > MAX_YAML_BYTES {
-        return Err(Problem::new(&document, format!("the document is longer than {MAX_YAML_BYTES} bytes")));
+        let message = format!("the document is longer than {MAX_YAML_BYTES} bytes");
+        return Err(Problems::new(vec![Problem::new(&document, message)]));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -100,10 +101,10 @@ pub fn parse(yaml: &str) -> Result<Tree, Problem> {
     };
     serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
         let problem = Problem::new(&document, message(error.without_snippet()));
-        match error.location() {
+        Problems::new(vec![match error.location() {
             Some(at) if at.line() > 0 => problem.at((small(at.line()), small(at.column()))),
             _ => problem,
-        }
+        }])
     })
 }
 

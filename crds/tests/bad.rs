@@ -393,8 +393,8 @@ fn all_problems_are_found_at_once_and_in_order() {
 #[test]
 fn a_problem_says_where_and_what_in_text_and_json() {
     let problems = edited(SHOP, "format: Json", "format: json");
-    let text = "16:13: spec.sources[0].format: `json` is not one of the values allowed here; did you mean `Json`? (allowed: Json, Csv)";
-    assert_eq!(problems.to_string(), text);
+    let message = "16:13: spec.sources[0].format: `json` is not one of the values allowed here";
+    assert_eq!(problems.to_string(), format!("{message}; did you mean `Json`? (allowed: Json, Csv)"));
     let json = serde_json::to_value(&problems).unwrap();
     let expected = serde_json::json!([{
         "path": "spec.sources[0].format",

@@ -46,6 +46,32 @@ fn too_long_and_doubled_and_several_are_refused() {
     assert!(problem("spec: {partitions: .nan}").contains("not YAML as it is read here"));
 }
 
+type Edit = (prop::sample::Index, usize, u8);
+
+fn edit() -> impl Strategy<Value = Edit> {
+    (any::<prop::sample::Index>(), 0usize..6, any::<u8>())
+}
+
+fn mutate(bytes: &mut Vec<u8>, (at, how, byte): Edit) {
+    if bytes.is_empty() {
+        return;
+    }
+    let at = at.index(bytes.len());
+    match how {
+        0 => bytes[at] = byte,
+        1 => {
+            bytes.remove(at);
+        }
+        2 => bytes.insert(at, byte),
+        3 => bytes.truncate(at),
+        4 => {
+            let copy = bytes[at..(at + 40).min(bytes.len())].to_vec();
+            bytes.splice(at..at, copy);
+        }
+        _ => bytes.insert(at, b"{}[]:,-&*\"\n 0"[usize::from(byte) % 13]),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -60,19 +86,9 @@ proptest! {
     }
 
     #[test]
-    fn a_mutated_pipeline_ends(edits in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..6, any::<u8>()), 1..6)) {
+    fn a_mutated_pipeline_ends(edits in proptest::collection::vec(edit(), 1..6)) {
         let mut bytes = SHOP.as_bytes().to_vec();
-        for (at, how, byte) in edits {
-            let at = at.index(bytes.len());
-            match how {
-                0 => bytes[at] = byte,
-                1 => { bytes.remove(at); }
-                2 => bytes.insert(at, byte),
-                3 => bytes.truncate(at.max(1)),
-                4 => { let end = (at + 40).min(bytes.len()); let copy = bytes[at..end].to_vec(); bytes.splice(at..at, copy); }
-                _ => bytes.insert(at, b"{}[]:,-&*\"\n 0"[usize::from(byte) % 13]),
-            }
-        }
+        edits.into_iter().for_each(|edit| mutate(&mut bytes, edit));
         if let Err(problems) = load(&String::from_utf8_lossy(&bytes)) {
             prop_assert!(!problems.as_slice().is_empty());
             for problem in problems.as_slice() {

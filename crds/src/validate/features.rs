@@ -279,9 +279,8 @@ impl Check<'_> {
             _ => false,
         };
         if !allowed {
-            let message = format!(
-                "per {per}, only a `count` of an outcome's event or of `{IMPRESSION}`, or a `ratio` of the two, can be kept"
-            );
+            let kept = format!("a `count` of an outcome's event or of `{IMPRESSION}`, or a `ratio` of the two");
+            let message = format!("per {per}, only {kept}, can be kept");
             self.wrong(&at.key(kind), message);
         }
         if feature.by.is_some() {

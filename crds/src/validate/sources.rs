@@ -144,7 +144,7 @@ impl Check<'_> {
         let versions = at.key("versions");
         for (version, fields) in &event.versions {
             let here = versions.key(version);
-            if version.parse::<u32>().is_err() {
+            if version.parse::<u32>().map(|number| number.to_string()).as_ref() != Ok(version) {
                 let message = format!("`{version}` is not the number of a version");
                 self.push(Problem::new(&here, message).value(version));
             }
