@@ -71,7 +71,8 @@ impl Problem {
 
 /// At most 60 characters of `text`, on one line.
 pub(crate) fn shortened(text: &str) -> String {
-    let mut short: String = text.chars().take(SHORT_VALUE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut short: String =
+        text.chars().take(SHORT_VALUE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(SHORT_VALUE_CHARS).is_some() {
         short.push('…');
     }

@@ -42,7 +42,7 @@ impl From<PersonalizationPipeline> for Document {
 
 /// Reads one pipeline and checks it against the schema.
 pub fn read(yaml: &str) -> Result<Document, Problems> {
-    let tree = tree::parse(yaml).map_err(|problem| Problems::new(vec![problem]))?;
+    let tree = tree::parse(yaml)?;
     let mut walk = Walk { yaml, problems: Vec::new(), places: BTreeMap::new() };
     let (name, namespace) = walk.document(&tree);
     let Walk { mut problems, places, .. } = walk;
@@ -87,7 +87,8 @@ impl Walk<'_> {
             return Default::default();
         };
         for (key, _) in entries.iter().filter(|(key, _)| !KEYS.contains(&key.value.as_str())) {
-            let problem = Problem::new(&root.key(&key.value), format!("there is no field `{}` here", shortened(&key.value)));
+            let problem =
+                Problem::new(&root.key(&key.value), format!("there is no field `{}` here", shortened(&key.value)));
             self.problems.push(problem.one_of(&key.value, KEYS).at(place(key)));
         }
         for (key, only) in [("apiVersion", API_VERSION), ("kind", KIND)] {
@@ -122,7 +123,8 @@ impl Walk<'_> {
             if let (Some(text), Some(tree)) = (text, metadata.value.entry(key))
                 && !names::is_dns_label(text)
             {
-                let message = format!("`{}` must be at most 63 of a-z, 0-9 and dashes, no dash first or last", shortened(text));
+                let message =
+                    format!("`{}` must be at most 63 of a-z, 0-9 and dashes, no dash first or last", shortened(text));
                 self.wrong(&path.key(key), tree, message);
             }
         }
@@ -198,7 +200,8 @@ impl Walk<'_> {
     fn text_value(&mut self, tree: &Tree, text: &str, schema: &Value, path: &Path) {
         if let Some(allowed) = schema.get("enum").and_then(Value::as_array) {
             if !allowed.iter().any(|name| name == text) {
-                let problem = Problem::new(path, format!("`{}` is not one of the values allowed here", shortened(text)));
+                let problem =
+                    Problem::new(path, format!("`{}` is not one of the values allowed here", shortened(text)));
                 self.problems.push(problem.one_of(text, allowed.iter().filter_map(Value::as_str)).at(place(tree)));
             }
         } else if is_span(schema) {
@@ -232,7 +235,8 @@ impl Walk<'_> {
         if let Some(word) = written.map(str::trim)
             && ["yes", "no", "on", "off", "y", "n"].contains(&word.to_ascii_lowercase().as_str())
         {
-            let message = format!("`{word}` without quotes is read as {}; write \"{word}\" or true or false", tree.value.shown());
+            let message =
+                format!("`{word}` without quotes is read as {}; write \"{word}\" or true or false", tree.value.shown());
             self.wrong(path, tree, message);
         }
     }

@@ -30,6 +30,18 @@ pub fn of_spec() -> Value {
     settings.into_generator().into_root_schema_for::<PipelineSpec>().to_value()
 }
 
+/// A rule that Kubernetes itself keeps (CEL): exactly one of these fields is given.
+pub(crate) fn one_of(fields: &[&str]) -> Value {
+    let given: Vec<String> = fields.iter().map(|field| format!("has(self.{field})")).collect();
+    let rule = format!("[{}].filter(given, given).size() == 1", given.join(", "));
+    json!([{"rule": rule, "message": format!("exactly one of {} must be given", fields.join(", "))}])
+}
+
+/// A rule that Kubernetes itself keeps (CEL): the value never changes.
+pub(crate) fn immutable() -> Value {
+    json!([{"rule": "self == oldSelf", "message": "is immutable"}])
+}
+
 /// Gives every node one type and every list, mapping and text a bound. Fields that may be absent may not be
 /// `null`, as everywhere in Kubernetes.
 pub fn tidy(schema: &mut Schema) {
@@ -85,7 +97,8 @@ fn drop_null(node: &mut Map<String, Value>) {
 fn merge_enum(node: &mut Map<String, Value>) {
     let Some(Value::Array(ways)) = node.get("oneOf") else { return };
     let mut names = Vec::new();
-    let mut texts: Vec<String> = node.get("description").and_then(Value::as_str).map(str::to_owned).into_iter().collect();
+    let mut texts: Vec<String> =
+        node.get("description").and_then(Value::as_str).map(str::to_owned).into_iter().collect();
     for way in ways {
         match (way.get("const"), way.get("enum")) {
             (Some(name), None) => {

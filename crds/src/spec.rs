@@ -25,7 +25,7 @@ use crate::{
 pub struct PipelineSpec {
     /// Partitions of the events log; users are spread over them. Immutable.
     #[schemars(range(min = 1, max = 4096))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "partitions is immutable"}]))]
+    #[schemars(extend("x-kubernetes-validations" = schema::immutable()))]
     pub partitions: u32,
     #[serde(default)]
     pub checkpoints: Checkpoints,
@@ -94,6 +94,7 @@ pub struct Privacy {
 /// Where the keys of the pseudonyms are: exactly one of `file` (local runs) and `secret` (in a cluster).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["file", "secret"])))]
 pub struct PseudonymKeys {
     /// A YAML file of key ids with 32 hexadecimal digits each, beside the pipeline's file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,6 +109,7 @@ pub struct PseudonymKeys {
 /// Where the user is: exactly one of `field` and `rowNumber`. A record without it is not logged in.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["field", "rowNumber"])))]
 pub struct UserId {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -119,6 +121,7 @@ pub struct UserId {
 /// Who agreed: exactly one of `event`, `field` and `assumed`. Without consent nothing is kept.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["event", "field", "assumed"])))]
 pub struct Consent {
     /// Consent comes as events of this name; `grantedIf` tells a grant from a withdrawal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,6 +192,7 @@ pub enum Format {
 /// When an event happened. Exactly one of `field` and `fields`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["field", "fields"])))]
 pub struct EventTime {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
-use crate::problem::{Path, Problem, shortened};
+use crate::problem::{Path, Problem, Problems, shortened};
 
 /// Longer documents would not fit into Kubernetes either.
 pub const MAX_YAML_BYTES: usize = 1 << 20;
@@ -74,15 +74,19 @@ impl Node {
 
 /// Line and column, from 1.
 pub fn place<T>(spanned: &Spanned<T>) -> (u32, u32) {
-    let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     (small(spanned.referenced.line()), small(spanned.referenced.column()))
 }
 
+fn small(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
 /// Reads one document. Deep or huge ones, aliases that multiply and doubled keys are refused.
-pub fn parse(yaml: &str) -> Result<Tree, Problem> {
+pub fn parse(yaml: &str) -> Result<Tree, Problems> {
     let document = Path::default();
     if yaml.len() > MAX_YAML_BYTES {
-        return Err(Problem::new(&document, format!("the document is longer than {MAX_YAML_BYTES} bytes")));
+        let message = format!("the document is longer than {MAX_YAML_BYTES} bytes");
+        return Err(Problems::new(vec![Problem::new(&document, message)]));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -96,18 +100,22 @@ pub fn parse(yaml: &str) -> Result<Tree, Problem> {
         duplicate_keys: DuplicateKeyPolicy::Error,
     };
     serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
-        let text = error.without_snippet().to_string();
-        let problem = Problem::new(&document, format!("this is not YAML as it is read here: {}", shortened_error(&text)));
-        match error.location() {
-            Some(at) if at.line() > 0 => problem.at((at.line() as u32, at.column() as u32)),
+        let problem = Problem::new(&document, message(error.without_snippet()));
+        Problems::new(vec![match error.location() {
+            Some(at) if at.line() > 0 => problem.at((small(at.line()), small(at.column()))),
             _ => problem,
-        }
+        }])
     })
 }
 
-/// The first line, without the place, which the problem says itself.
-fn shortened_error(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+fn message(error: &serde_saphyr::Error) -> String {
+    if let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } = error {
+        return format!("the key `{}` stands here twice", shortened(key));
+    }
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    let (line, _) = line.rsplit_once(" at line ").unwrap_or((line, ""));
+    format!("this is not YAML as it is read here: {}", line.chars().take(200).collect::<String>())
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -190,7 +190,9 @@ impl Check<'_> {
             let here = at.key(key);
             let has: fn(&EventFields) -> bool = match (key, name) {
                 ("by", "value") => {
-                    self.push(Problem::new(&here, "a candidate has no `value`; use `item` or an attribute").value(name));
+                    self.push(
+                        Problem::new(&here, "a candidate has no `value`; use `item` or an attribute").value(name),
+                    );
                     continue;
                 }
                 ("of", "item") if NUMERIC.contains(&kind) => {
@@ -277,9 +279,8 @@ impl Check<'_> {
             _ => false,
         };
         if !allowed {
-            let message = format!(
-                "per {per}, only a `count` of an outcome's event or of `{IMPRESSION}`, or a `ratio` of the two, can be kept"
-            );
+            let kept = format!("a `count` of an outcome's event or of `{IMPRESSION}`, or a `ratio` of the two");
+            let message = format!("per {per}, only {kept}, can be kept");
             self.wrong(&at.key(kind), message);
         }
         if feature.by.is_some() {

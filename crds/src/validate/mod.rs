@@ -127,9 +127,7 @@ impl<'a> Check<'a> {
 
     fn name(&mut self, path: &Path, name: &str, kind: NameKind) {
         let (good, rule) = match kind {
-            NameKind::Label => {
-                (names::is_dns_label(name), "at most 63 of a-z, 0-9 and dashes, no dash first or last")
-            }
+            NameKind::Label => (names::is_dns_label(name), "at most 63 of a-z, 0-9 and dashes, no dash first or last"),
             NameKind::Identifier => {
                 (names::is_identifier(name), "a letter and then at most 62 letters, digits, `_` or `-`")
             }

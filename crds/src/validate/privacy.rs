@@ -20,7 +20,9 @@ impl Check<'_> {
         let keys = &privacy.pseudonym_keys;
         let keys_path = path.key("pseudonymKeys");
         self.exactly_one(&keys_path, &[("file", keys.file.is_some()), ("secret", keys.secret.is_some())]);
-        for (key, text) in [("file", keys.file.as_deref()), ("secret", keys.secret.as_deref()), ("active", Some(keys.active.as_str()))] {
+        for (key, text) in
+            [("file", keys.file.as_deref()), ("secret", keys.secret.as_deref()), ("active", Some(keys.active.as_str()))]
+        {
             if text.is_some_and(str::is_empty) {
                 self.wrong(&keys_path.key(key), "must not be empty");
             }
@@ -90,7 +92,8 @@ impl Check<'_> {
             Ok(segments) => segments.iter().filter(|segment| segment.each).count(),
             Err(message) => return self.push(Problem::new(at, message).value(path)),
         };
-        let in_element = |source: &Source| source.each.as_deref().is_some_and(|each| paths::within(path, each).is_some());
+        let in_element =
+            |source: &Source| source.each.as_deref().is_some_and(|each| paths::within(path, each).is_some());
         if lists > usize::from(self.spec.sources.iter().any(in_element)) {
             self.push(Problem::new(at, format!("`{path}` is a list, but one value is needed here")).value(path));
         }
@@ -111,10 +114,13 @@ impl Check<'_> {
                 self.push(Problem::new(&here, message).value(pattern));
             }
             if RESERVED.contains(&pattern.as_str()) {
-                let message = format!("`{pattern}` already means something else where attributes are named; map it to another name");
+                let message = format!(
+                    "`{pattern}` already means something else where attributes are named; map it to another name"
+                );
                 self.push(Problem::new(&here, message).value(pattern));
             }
-            let doubled = names.into_iter().filter_map(|name| seen.insert(name.clone(), i).map(|first| (name, first))).next();
+            let doubled =
+                names.into_iter().filter_map(|name| seen.insert(name.clone(), i).map(|first| (name, first))).next();
             if let Some((name, first)) = doubled {
                 let message = format!("`{name}` is in this list already, at {first}");
                 self.push(Problem::new(&here, message).value(pattern));

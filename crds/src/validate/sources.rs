@@ -23,7 +23,9 @@ impl Check<'_> {
     fn source(&mut self, at: &Path, source: &Source) {
         match &source.file {
             None => self.wrong(at, "a source must say what it reads; give `file`"),
-            Some(FileSource { path }) if path.is_empty() => self.wrong(&at.key("file").key("path"), "must not be empty"),
+            Some(FileSource { path }) if path.is_empty() => {
+                self.wrong(&at.key("file").key("path"), "must not be empty")
+            }
             Some(_) => {}
         }
         self.format(at, source);
@@ -34,7 +36,8 @@ impl Check<'_> {
             self.path(&at.key("field"), &id.field, source, Leads::ToOne);
             self.above_zero(&at.key("dedupWithin"), Some(id.dedup_within));
         }
-        for (key, field) in [("platform", &source.platform), ("session", &source.session), ("version", &source.version)] {
+        for (key, field) in [("platform", &source.platform), ("session", &source.session), ("version", &source.version)]
+        {
             self.optional_field(&at.key(key), field, source, Leads::ToOne);
         }
         for (i, when) in source.drop.iter().enumerate() {
@@ -85,7 +88,10 @@ impl Check<'_> {
             self.path(&at.key("fields").index(i), field, source, Leads::ToOne);
         }
         if (1..3).contains(&time.fields.len()) {
-            let message = format!("must be year, month and day, and on to the second if wanted: 3 to 6 fields, not {}", time.fields.len());
+            let message = format!(
+                "must be year, month and day, and on to the second if wanted: 3 to 6 fields, not {}",
+                time.fields.len()
+            );
             self.wrong(&at.key("fields"), message);
         }
         if time.plus.is_some() && time.fields.is_empty() {
@@ -108,7 +114,10 @@ impl Check<'_> {
     /// Records of files have no timestamp of their own, so the spec says which times are believable.
     fn bounds(&mut self, at: &Path, time: &EventTime) {
         if time.max_ahead.is_some() {
-            self.wrong(&at.key("maxAhead"), "records of files have no timestamp of their own to compare with; use `notAfter`");
+            self.wrong(
+                &at.key("maxAhead"),
+                "records of files have no timestamp of their own to compare with; use `notAfter`",
+            );
         }
         if time.not_after.is_none() {
             self.wrong(
@@ -135,7 +144,7 @@ impl Check<'_> {
         let versions = at.key("versions");
         for (version, fields) in &event.versions {
             let here = versions.key(version);
-            if version.parse::<u32>().is_err() {
+            if version.parse::<u32>().map(|number| number.to_string()).as_ref() != Ok(version) {
                 let message = format!("`{version}` is not the number of a version");
                 self.push(Problem::new(&here, message).value(version));
             }

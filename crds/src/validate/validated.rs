@@ -1,13 +1,10 @@
 //! A pipeline that was found to be right, and what of it affects results.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
-use crate::{
-    problem::Path,
-    read::Document,
-    scalar::Span,
-    spec::PipelineSpec,
-};
+use crate::{problem::Path, read::Document, scalar::Span, spec::PipelineSpec};
 
 /// A pipeline whose names resolve and whose combinations fit.
 #[derive(Clone, Debug)]
@@ -15,9 +12,6 @@ pub struct Validated {
     document: Document,
     result_digest_text: String,
 }
-
-/// Kinds of values told apart by `changes`, so that a text that cannot be read is one change.
-const UNREADABLE: &str = "spec";
 
 impl Validated {
     pub(super) fn new(document: Document) -> Self {
@@ -49,11 +43,13 @@ impl Validated {
     pub fn result_digest_text(&self) -> &str {
         &self.result_digest_text
     }
-    /// Paths in which this spec gives other results than the one of `older_canonical_json`.
+    /// Paths in which this spec may give other results than the one of `older_canonical_json`: `spec` if that is
+    /// no JSON.
     pub fn changes(&self, older_canonical_json: &str) -> Vec<String> {
-        let (Ok(older), Ok(newer)) = (serde_json::from_str(older_canonical_json), serde_json::from_str(&self.result_digest_text))
+        let (Ok(older), Ok(newer)) =
+            (serde_json::from_str(older_canonical_json), serde_json::from_str(&self.result_digest_text))
         else {
-            return vec![UNREADABLE.to_owned()];
+            return vec!["spec".to_owned()];
         };
         let mut paths = Vec::new();
         differences(&older, &newer, &Path::of("spec"), &mut paths);
@@ -108,7 +104,7 @@ fn write_canonical(value: &Value, out: &mut String) {
 fn differences(older: &Value, newer: &Value, path: &Path, paths: &mut Vec<String>) {
     match (older, newer) {
         (Value::Object(a), Value::Object(b)) => {
-            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for key in keys {
                 let [a, b] = [a, b].map(|map| map.get(key).unwrap_or(&Value::Null));
                 differences(a, b, &path.key(key), paths);
