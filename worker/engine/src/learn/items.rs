@@ -141,10 +141,6 @@ impl Items {
         self.index.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub fn get(&self, key: u64) -> Option<&Series> {
         let slot = *self.index.find(key, |slot| self.rows[*slot as usize].key == key)?;
         Some(&self.rows[slot as usize].series)

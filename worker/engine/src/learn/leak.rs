@@ -289,9 +289,11 @@ impl Column {
 
     fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let mut column = Self::default();
-        if r.u8("numbers")? == 1 {
-            column.numbers = Some(Ranking::read(r, BINS)?);
-        }
+        column.numbers = match r.u8("numbers")? {
+            0 => None,
+            1 => Some(Ranking::read(r, BINS)?),
+            _ => return Err(r.corrupt("numbers")),
+        };
         let count = r.count(10, "categories")?;
         if count > 0 {
             column.categories.resize(SLOTS, [0; 2]);
