@@ -106,11 +106,15 @@ impl Plan {
     pub fn features(&self, values: &[FeatureValue], position: i32, out: &mut Vec<Entry>) {
         out.clear();
         for (column, value) in self.columns.iter().zip(values) {
-            if column.main && let Some(term) = self.term(column, value) {
+            if column.main
+                && let Some(term) = self.term(column, value)
+            {
                 out.push(self.entry(mix(term.hash), term.value));
             }
         }
-        if let Some(seed) = self.position_seed && position >= 0 {
+        if let Some(seed) = self.position_seed
+            && position >= 0
+        {
             out.push(self.entry(mix(seed ^ position as u64), 1.0));
         }
         for cross in &self.crosses {

@@ -74,9 +74,9 @@ impl Series {
         for _ in 0..count {
             let bucket = r.i64("bucket")?;
             let sum = Tally { impressions: r.u64("impressions")?, outcomes: r.u64("outcomes")? };
-            let ascends = sums.back().is_none_or(|(b, s)| {
-                *b < bucket && s.impressions <= sum.impressions && s.outcomes <= sum.outcomes
-            });
+            let ascends = sums
+                .back()
+                .is_none_or(|(b, s)| *b < bucket && s.impressions <= sum.impressions && s.outcomes <= sum.outcomes);
             if !ascends || sum.outcomes > sum.impressions {
                 return Err(r.corrupt("series"));
             }

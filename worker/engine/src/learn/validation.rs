@@ -336,7 +336,8 @@ impl Validation {
 
     fn slide(&mut self, one: &Sums, scored: u16) {
         if self.window.back().is_none_or(|block| block.sums.examples == BLOCK) {
-            let mut block = if self.window.len() == BLOCKS { self.window.pop_front() } else { None }.unwrap_or_default();
+            let mut block =
+                if self.window.len() == BLOCKS { self.window.pop_front() } else { None }.unwrap_or_default();
             block.sums = Sums::default();
             block.scored.clear();
             self.window.push_back(block);

@@ -124,8 +124,16 @@ fn statistics_case(steps: &[(i64, u8, bool)], within: i64, buckets: u32, tumblin
     for (wait, item, label) in steps {
         now += wait;
         let head = ExampleHead {
-            seq: Seq::START, time: Time((now + within) * 1_000_000), impression: Time(now * 1_000_000), label: *label,
-            position: -1, propensity: f64::NAN, placement: "", platform: "", item: "", schema: 0,
+            seq: Seq::START,
+            time: Time((now + within) * 1_000_000),
+            impression: Time(now * 1_000_000),
+            label: *label,
+            position: -1,
+            propensity: f64::NAN,
+            placement: "",
+            platform: "",
+            item: "",
+            schema: 0,
         };
         let mut values = Vec::new();
         statistics.read(&head, u64::from(*item), &mut values);
@@ -185,7 +193,13 @@ fn validation_case(scored: &[(f64, bool)]) -> Result<(), TestCaseError> {
     for (a, _) in scored.iter().filter(|(_, label)| *label) {
         for (b, _) in scored.iter().filter(|(_, label)| !*label) {
             pairs += 1.0;
-            right += if a > b { 1.0 } else if a == b { 0.5 } else { 0.0 };
+            right += if a > b {
+                1.0
+            } else if a == b {
+                0.5
+            } else {
+                0.0
+            };
         }
     }
     match total.auc {
@@ -261,5 +275,8 @@ fn buckets_are_as_the_spec_says() {
     let of = |x| bucket_of(&log2, x);
     assert_eq!([of(0.0), of(0.99), of(1.0), of(2.0), of(3.0), of(8.0), of(1e9)], [0, 0, 0, 2, 3, 6, 14]);
     let max = Bucket { max: Some(15), ..Bucket::default() };
-    assert_eq!([bucket_of(&max, 0.0), bucket_of(&max, 7.0), bucket_of(&max, 99.0), bucket_of(&max, -3.0)], [0, 7, 15, 0]);
+    assert_eq!(
+        [bucket_of(&max, 0.0), bucket_of(&max, 7.0), bucket_of(&max, 99.0), bucket_of(&max, -3.0)],
+        [0, 7, 15, 0]
+    );
 }

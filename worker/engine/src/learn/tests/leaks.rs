@@ -38,8 +38,20 @@ fn noise(random: &mut Random, out: &mut Vec<FeatureValue>) {
             5..8 => Category(u64::from(random.unit() < [0.01, 0.001, 0.1][column as usize - 5])),
             8..12 => Number(random.unit() * 10.0 - 5.0),
             12..15 => Number(f64::from(u8::from(random.unit() < [0.01, 0.1, 0.003][column as usize - 12]))),
-            15..17 => if random.unit() < 0.02 { Number(1.0) } else { Missing },
-            17 => if random.unit() < 0.02 { text("rare") } else { Missing },
+            15..17 => {
+                if random.unit() < 0.02 {
+                    Number(1.0)
+                } else {
+                    Missing
+                }
+            }
+            17 => {
+                if random.unit() < 0.02 {
+                    text("rare")
+                } else {
+                    Missing
+                }
+            }
             18 => Number(libm::exp(random.unit() * 30.0)),
             _ => Category(random.bits()),
         });
@@ -81,8 +93,6 @@ fn a_label_in_disguise_is_found_in_any_kind_of_column() {
 
 #[test]
 fn two_positives_are_too_few_and_a_good_feature_is_no_leak() {
-    let two = warnings(1, (1, 5_000, 0.0), 1, |_, _, _, out| out.push(Number(0.0)));
-    assert!(two.is_empty());
     let mut detector = LeakDetector::new(vec!["x".into()]);
     for n in 0..100_000 {
         let label = n == 500 || n == 600;

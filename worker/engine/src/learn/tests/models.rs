@@ -126,7 +126,10 @@ fn no_signal(seed: u64) -> (f64, f64) {
     let summary = model.summary();
     assert!(summary.leaks.is_empty());
     let total = summary.validation.total;
-    ((total.auc.unwrap() - 0.5) / total.auc_standard_error.unwrap(), total.log_loss.unwrap() / total.base_log_loss.unwrap())
+    (
+        (total.auc.unwrap() - 0.5) / total.auc_standard_error.unwrap(),
+        total.log_loss.unwrap() / total.base_log_loss.unwrap(),
+    )
 }
 
 #[test]

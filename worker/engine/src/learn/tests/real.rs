@@ -69,7 +69,17 @@ fn eshop_rows(lines: &[Vec<String>]) -> Vec<Row> {
 }
 
 const ESHOP: [&str; 11] = [
-    "order", "country", "category", "model", "location", "page", "price2", "inCategory", "categories", "models", "previous",
+    "order",
+    "country",
+    "category",
+    "model",
+    "location",
+    "page",
+    "price2",
+    "inCategory",
+    "categories",
+    "models",
+    "previous",
 ];
 
 #[test]
@@ -104,7 +114,8 @@ fn eshop_reaches_the_reference() {
 fn bandit_time(text: &str) -> i64 {
     let part = |range: std::ops::Range<usize>| text.get(range).and_then(|p| p.parse::<i64>().ok());
     assert_eq!(&text[..8], "2019-11-");
-    let (day, hour, minute, second) = (part(8..10).unwrap(), part(11..13).unwrap(), part(14..16).unwrap(), part(17..19));
+    let (day, hour, minute, second) =
+        (part(8..10).unwrap(), part(11..13).unwrap(), part(14..16).unwrap(), part(17..19));
     let micros = if &text[19..20] == "." { part(20..26).unwrap() } else { 0 };
     // 2019-11-01 is day 18,201.
     ((((18_200 + day) * 24 + hour) * 60 + minute) * 60 + second.unwrap()) * 1_000_000 + micros
