@@ -2,7 +2,8 @@
 """Online logistic learners on one deterministic stream: examples/s on one thread, progressive log-loss, ROC-AUC.
 
     bench.py make  [--n 1000000]      writes data/stream.vw, data/stream.tsv, data/truth.npy, data/meta.json
-    bench.py vw    [--repeat 3]       Vowpal Wabbit, FTRL-Proximal, from its text file and from its cache
+    bench.py compare BENCH_LEARN      Vowpal Wabbit and Millrace, FTRL-proximal, from text; fails below 3 times or on a
+                                      worse log-loss
     bench.py score PREDICTIONS        scores another program's predictions: one probability a line, in file order
 
 stream.tsv: label (0 or 1) TAB 20 feature indices below 2^18, space-separated, all of value 1. stream.vw holds the
@@ -103,9 +104,9 @@ def vw_worker(predictions, cache):
     import vowpalwabbit
     options = ["--ftrl", "--ftrl_alpha", str(ALPHA), "--ftrl_beta", str(BETA), "--l1", str(L1), "--l2", str(L2),
                "--loss_function", "logistic", "--link", "logistic", "-b", str(BITS), "--quiet", "--no_stdin",
-               "-d", path("stream.vw"), "--cache_file", path("stream.cache")]
-    if not cache:
-        options.append("-k")  # drop and rewrite the cache
+               "-d", path("stream.vw")]
+    if cache:
+        options += ["--cache_file", path("stream.cache")]
     if predictions:
         options += ["-p", predictions]
     t, c = time.perf_counter(), cpu()
@@ -114,34 +115,50 @@ def vw_worker(predictions, cache):
     print(json.dumps({"wall_s": time.perf_counter() - t, "cpu_s": cpu() - c}))
 
 
-def vw(repeat):
+def vw_run(cache=False, predictions=""):
+    """In a process of its own: {"wall_s", "cpu_s"}."""
+    command = [sys.executable, __file__, "vw-worker", "--predictions", predictions, "--cache", str(int(cache))]
+    return json.loads(subprocess.check_output(command).splitlines()[-1])
+
+
+def compare(binary, repeat):
+    """Both read their text file, by turns; then each writes its predictions once, which are scored alike."""
     n = json.load(open(path("meta.json")))["n"]
-    def run(**kw):
-        out = subprocess.check_output([sys.executable, __file__, "vw-worker", "--predictions", kw.get("predictions", ""),
-                                       "--cache", str(int(kw["cache"]))])
-        return json.loads(out.splitlines()[-1])
-    for name, cache in (("text", False), ("cache", True)):
-        runs = [run(cache=cache) for _ in range(repeat)]
-        wall = sorted(r["wall_s"] for r in runs)
-        print(json.dumps({"learner": "vw", "input": name, "n": n, "examples_per_s": [round(n / w) for w in wall],
-                          "cpu_us_per_example": round(min(r["cpu_s"] for r in runs) / n * 1e6, 2)}))
-    run(cache=True, predictions=path("vw.pred"))
-    print(json.dumps({"learner": "vw", **score(np.loadtxt(path("vw.pred"), usecols=0), labels(n))}))
+    both = {"vw": [], "millrace": []}
+    for _ in range(repeat):
+        both["vw"].append(n / vw_run()["cpu_s"])
+        with open(path("stream.tsv")) as stream:
+            out = subprocess.check_output([binary, "text"], stdin=stream)
+        both["millrace"].append(json.loads(out)["examples_per_cpu_s"])
+    vw_run(predictions=path("vw.pred"))
+    with open(path("stream.tsv")) as stream, open(path("millrace.pred"), "w") as predictions:
+        subprocess.check_call([binary, "text", "--predictions"], stdin=stream, stdout=predictions)
+    y = labels(n)
+    scores = {name: score(np.loadtxt(path(name + ".pred"), usecols=0), y) for name in both}
+    for name, rates in both.items():
+        print(json.dumps({"learner": name, "examples_per_cpu_s": [round(r) for r in sorted(rates)], **scores[name]}))
+    for mode in ("memory", "model"):
+        with open(path("stream.tsv")) as stream:
+            print(subprocess.check_output([binary, mode], stdin=stream, text=True).strip())
+    ratio = np.median(both["millrace"]) / np.median(both["vw"])
+    worse = scores["millrace"]["log_loss"] - scores["vw"]["log_loss"]
+    print(json.dumps({"millrace_over_vw": round(float(ratio), 2), "log_loss_difference": round(worse, 5)}))
+    return ratio >= 3 and worse <= 0.00005
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("what", choices=["make", "vw", "score", "vw-worker"])
+    a.add_argument("what", choices=["make", "compare", "score", "vw-worker"])
     a.add_argument("file", nargs="?")
     a.add_argument("--n", type=int)
-    a.add_argument("--repeat", type=int, default=3)
+    a.add_argument("--repeat", type=int, default=5)
     a.add_argument("--predictions", default="")
     a.add_argument("--cache", type=int, default=0)
     o = a.parse_args()
     if o.what == "make":
         make(o.n or 1_000_000)
-    elif o.what == "vw":
-        vw(o.repeat)
+    elif o.what == "compare":
+        sys.exit(0 if compare(o.file, o.repeat) else 1)
     elif o.what == "vw-worker":
         vw_worker(o.predictions, o.cache)
     else:

@@ -3,7 +3,7 @@
 //! A category adds 1 at the hash of (column, category); a number x adds sign(x) ln(1 + |x|) at its column's own index; a
 //! missing value adds 1 at the column's "missing", except in a `lastN`, whose columns share one name and thus one bag of
 //! categories, and where nothing is added. A cross hashes its columns and their categories together and multiplies the
-//! values, once for each combination where a column is a bag. Every model has a constant.
+//! values, once for each combination where a column is a bag. There is no constant: the running base rate is in its place.
 
 use millrace_crds::spec::{self, Per, PipelineSpec};
 
@@ -48,7 +48,6 @@ pub struct Plan {
     columns: Vec<Column>,
     crosses: Vec<Cross>,
     position_seed: Option<u64>,
-    constant: Entry,
     log1p: Vec<f64>,
 }
 
@@ -99,26 +98,23 @@ impl Plan {
             columns: columns.collect(),
             crosses,
             position_seed: (model.position == spec::Position::TrainOnly).then(|| seed("position", "")),
-            constant: Entry { index: (mix(seed("constant", "")) >> shift) as u32, value: 1.0 },
             log1p: (0..TABLE).map(|n| libm::log1p(n as f64)).collect(),
         })
-    }
-
-    /// Number of values: the example's, then the statistics.
-    pub fn columns(&self) -> usize {
-        self.columns.len()
     }
 
     /// Replaces `out` by the features of these values. `position`: in training only, -1: none.
     pub fn features(&self, values: &[FeatureValue], position: i32, out: &mut Vec<Entry>) {
         out.clear();
-        out.push(self.constant);
         for (column, value) in self.columns.iter().zip(values) {
-            if column.main && let Some(term) = self.term(column, value) {
+            if column.main
+                && let Some(term) = self.term(column, value)
+            {
                 out.push(self.entry(mix(term.hash), term.value));
             }
         }
-        if let Some(seed) = self.position_seed && position >= 0 {
+        if let Some(seed) = self.position_seed
+            && position >= 0
+        {
             out.push(self.entry(mix(seed ^ position as u64), 1.0));
         }
         for cross in &self.crosses {

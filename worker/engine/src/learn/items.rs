@@ -74,9 +74,9 @@ impl Series {
         for _ in 0..count {
             let bucket = r.i64("bucket")?;
             let sum = Tally { impressions: r.u64("impressions")?, outcomes: r.u64("outcomes")? };
-            let ascends = sums.back().is_none_or(|(b, s)| {
-                *b < bucket && s.impressions <= sum.impressions && s.outcomes <= sum.outcomes
-            });
+            let ascends = sums
+                .back()
+                .is_none_or(|(b, s)| *b < bucket && s.impressions <= sum.impressions && s.outcomes <= sum.outcomes);
             if !ascends || sum.outcomes > sum.impressions {
                 return Err(r.corrupt("series"));
             }
@@ -139,10 +139,6 @@ impl Items {
 
     pub fn len(&self) -> usize {
         self.index.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     pub fn get(&self, key: u64) -> Option<&Series> {

@@ -244,7 +244,8 @@ impl Column {
             return None;
         }
         let base = positives as f64 / (positives + negatives) as f64;
-        let rate = |others: [u32; 2]| (f64::from(others[1]) + base) / (f64::from(others[0]) + f64::from(others[1]) + 1.0);
+        let rate =
+            |others: [u32; 2]| (f64::from(others[1]) + base) / (f64::from(others[0]) + f64::from(others[1]) + 1.0);
         let mut groups: Vec<(f64, u64, u64)> = Vec::new();
         let mut within = 0.0;
         for &[n, p] in filled() {
@@ -288,10 +289,12 @@ impl Column {
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
-        let mut column = Self::default();
-        if r.u8("numbers")? == 1 {
-            column.numbers = Some(Ranking::read(r, BINS)?);
-        }
+        let numbers = match r.u8("numbers")? {
+            0 => None,
+            1 => Some(Ranking::read(r, BINS)?),
+            _ => return Err(r.corrupt("numbers")),
+        };
+        let mut column = Self { numbers, ..Self::default() };
         let count = r.count(10, "categories")?;
         if count > 0 {
             column.categories.resize(SLOTS, [0; 2]);

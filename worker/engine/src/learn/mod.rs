@@ -2,8 +2,7 @@
 //!
 //! Each example is read (`statistics`, as of its impression), hashed (`hashing`), predicted and scored (`validation`),
 //! watched for leaks (`leak`), and only then learned (`ftrl`, `statistics`). The log-odds of a prediction are those of the
-//! running base rate before the example plus the learned weights, so a new model predicts the base rate and never .5;
-//! the constant among the features corrects what the base rate lags behind.
+//! running base rate before the example plus the learned weights, so a new model predicts the base rate and never .5.
 //!
 //! Everything is a function of the examples in order: libm for exp and log, a fixed order of sums, nothing fused.
 
@@ -15,7 +14,7 @@ use crate::{
     learn::{
         ftrl::{Entry, Ftrl},
         hashing::Plan,
-        leak::{LeakDetector, LeakWarning},
+        leak::LeakDetector,
         statistics::Statistics,
         validation::{BaseRate, Prediction, Validation, ValidationSummary},
     },
@@ -31,6 +30,8 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 pub mod validation;
+
+pub use leak::LeakWarning;
 
 /// Most and least of [`spec::Ftrl::bits`].
 pub const BITS: std::ops::RangeInclusive<u32> = 6..=28;
@@ -166,7 +167,7 @@ impl Model {
         self.statistics.read(&example.head, item, &mut scratch.values);
         self.plan.features(&scratch.values, position, &mut scratch.entries);
         let learned = self.weights.margin(&scratch.entries, &mut scratch.weights);
-        Prediction::of(self.recent_base.as_ref().unwrap_or(&self.base).margin() + learned)
+        Prediction::of(self.recent_base.as_ref().unwrap_or(&self.base).margin(), learned)
     }
 
     pub fn summary(&self) -> ModelSummary {

@@ -58,26 +58,61 @@ impl Ranking {
         self.bins.iter().all(|counts| *counts == [0; 2])
     }
 
-    /// The bins that are not empty: count, then number (u32), negatives, positives.
+    /// The bins that are not empty: count (u32), then of each, as variable-length numbers, how many bins lie between it
+    /// and the one before, its negatives and its positives.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let filled = || self.bins.iter().enumerate().filter(|(_, counts)| **counts != [0; 2]);
         out.put_u32(filled().count() as u32);
+        let mut next = 0;
         for (number, [negatives, positives]) in filled() {
-            out.put_u32(number as u32);
-            out.put_u64(*negatives);
-            out.put_u64(*positives);
+            put_variable(out, (number - next) as u64);
+            put_variable(out, *negatives);
+            put_variable(out, *positives);
+            next = number + 1;
         }
     }
 
     pub fn read(r: &mut Reader<'_>, bins: usize) -> Result<Self, Corrupt> {
         let mut ranking = Self::new(bins);
-        for _ in 0..r.count(20, "bins")? {
-            let number = r.u32("bin")? as usize;
+        let mut next = 0usize;
+        for _ in 0..r.count(3, "bins")? {
+            let gap = read_variable(r, "bin")?;
             let at = r.corrupt("bin");
-            *ranking.bins.get_mut(number).ok_or(at)? = [r.u64("negatives")?, r.u64("positives")?];
+            let number = usize::try_from(gap).ok().and_then(|gap| next.checked_add(gap)).ok_or(at.clone())?;
+            let counts = ranking.bins.get_mut(number).ok_or(at.clone())?;
+            *counts = [read_variable(r, "negatives")?, read_variable(r, "positives")?];
+            if *counts == [0; 2] {
+                return Err(at);
+            }
+            next = number + 1;
         }
         Ok(ranking)
     }
+}
+
+/// Seven bits a byte, lowest first; the highest bit says that more follow (LEB128).
+fn put_variable(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number as u8);
+}
+
+fn read_variable(r: &mut Reader<'_>, what: &'static str) -> Result<u64, Corrupt> {
+    let mut number = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = r.u8(what)?;
+        let bits = u64::from(byte & 0x7F);
+        if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
+            return Err(r.corrupt(what));
+        }
+        number |= bits << shift;
+        if byte < 0x80 {
+            return Ok(number);
+        }
+    }
+    Err(r.corrupt(what))
 }
 
 /// From (negatives, positives) of each tied group, in ascending score.
@@ -91,10 +126,6 @@ pub fn auc(groups: impl Iterator<Item = (u64, u64)>) -> Option<Auc> {
         negatives = negatives.saturating_add(n);
     }
     let pairs = positives as f64 * negatives as f64;
-    (pairs > 0.0).then(|| Auc {
-        value: (right + 0.5 * tied) / pairs,
-        bin_error: 0.5 * tied / pairs,
-        positives,
-        negatives,
-    })
+    let value = (right + 0.5 * tied) / pairs;
+    (pairs > 0.0).then(|| Auc { value, bin_error: 0.5 * tied / pairs, positives, negatives })
 }
