@@ -144,12 +144,18 @@ fn models(registry: &mut Registry, totals: &Totals) {
     let (auc, calibration) = (Family::<ModelLabel, FloatGauge>::default(), Family::<ModelLabel, FloatGauge>::default());
     for (name, m) in &totals.models {
         let label = ModelLabel { model: name.clone() };
+        let m = &m.validation.total;
+        let tell = |family: &Family<ModelLabel, FloatGauge>, figure: Option<f64>| {
+            if let Some(figure) = figure {
+                family.get_or_create(&label).set(figure);
+            }
+        };
         examples.get_or_create(&label).inc_by(m.examples);
         positives.get_or_create(&label).inc_by(m.positives);
-        loss.get_or_create(&label).set(m.log_loss);
-        base.get_or_create(&label).set(m.base_log_loss);
-        auc.get_or_create(&label).set(m.auc);
-        calibration.get_or_create(&label).set(m.calibration);
+        tell(&loss, m.log_loss);
+        tell(&base, m.base_log_loss);
+        tell(&auc, m.auc);
+        tell(&calibration, m.calibration);
     }
     registry.register("model_examples", "Examples learned", examples);
     registry.register("model_positives", "Positive examples learned", positives);

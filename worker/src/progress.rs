@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use millrace_engine::event::Time;
+use millrace_engine::{event::Time, learn::validation::Figures};
 
 use crate::host::status::Totals;
 
@@ -61,6 +61,24 @@ pub fn time(time: Time) -> String {
     }
 }
 
+/// A figure for people; `-` while there is none.
+pub fn figure(figure: Option<f64>, digits: usize) -> String {
+    figure.map_or("-".into(), |f| format!("{f:.digits$}"))
+}
+
+/// A model's validation in a line.
+pub fn model(name: &str, m: &Figures) -> String {
+    format!(
+        "model {name}: {} examples, {} positive, log loss {} (base rate alone {}), AUC {}, calibration {}",
+        m.examples,
+        m.positives,
+        figure(m.log_loss, 5),
+        figure(m.base_log_loss, 5),
+        figure(m.auc, 4),
+        figure(m.calibration, 3)
+    )
+}
+
 /// The view, line by line.
 fn render(t: &Totals, per_second: f64, elapsed: Duration) -> Vec<String> {
     let rejected: u64 = t.rejected.values().sum();
@@ -84,12 +102,7 @@ fn render(t: &Totals, per_second: f64, elapsed: Duration) -> Vec<String> {
             t.rejected.iter().map(|(reason, n)| format!("  {reason} {n}")).collect::<String>()
         ),
     ];
-    for (name, m) in &t.models {
-        lines.push(format!(
-            "       model {name}: {} examples, {} positive, log loss {:.5} (base {:.5}), AUC {:.4}",
-            m.examples, m.positives, m.log_loss, m.base_log_loss, m.auc
-        ));
-    }
+    lines.extend(t.models.iter().map(|(name, m)| format!("       {}", model(name, &m.validation.total))));
     lines
 }
 

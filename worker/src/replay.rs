@@ -7,7 +7,7 @@ use millrace_engine::{
     event::Seq,
     example::Example,
     frame::{Frame, Kind, Origin, coverage::{Admission, Coverage}, outbox::Outbox},
-    learn::validation::{BaseRate, Figures, Prediction, Validation},
+    learn::validation::{BaseRate, Figures, Validation},
     model::ModelTask,
     order::Merge,
     plan::Plan,
@@ -23,7 +23,11 @@ use crate::{
     log::{Log, LogPartition},
     pipeline::Pipeline,
     source::partitions::Partition,
-    store::{Store, checkpoint::Restored, inspect, keys::TaskId},
+    store::{
+        Store,
+        checkpoint::{self, Restored},
+        keys::TaskId,
+    },
 };
 
 /// Log records read at once, in bytes.
@@ -105,9 +109,9 @@ impl Replay<'_> {
     /// The newest checkpoint, and where to start so as to reach it: the log's beginning or the oldest checkpoint.
     fn ends(&self, task: &TaskId, log: &LogPartition) -> Result<Option<(Restored, Option<Restored>)>, HostError> {
         let failed = |cause| HostError::Lineage { task: task.to_string(), cause };
-        let Some(newest) = inspect::newest(self.store.as_ref(), task).map_err(failed)? else { return Ok(None) };
+        let Some(newest) = checkpoint::newest(self.store.as_ref(), task).map_err(failed)? else { return Ok(None) };
         let trimmed = self.log.start(log)? > 1;
-        let oldest = if trimmed { inspect::oldest(self.store.as_ref(), task).map_err(failed)? } else { None };
+        let oldest = if trimmed { checkpoint::oldest(self.store.as_ref(), task).map_err(failed)? } else { None };
         Ok(Some((newest, oldest)))
     }
 
@@ -255,7 +259,7 @@ impl Served {
             self.base.learn(first.head.label);
             self.unlearned.pop_front();
         }
-        let prediction: Prediction = self.model.predict(&example)?;
+        let prediction = self.model.predict(&example);
         let head = &example.head;
         self.validation.score(&prediction, self.base.loss(head.label), head.label, head.placement, head.position);
         self.unlearned.push_back(bytes.to_vec());

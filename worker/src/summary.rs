@@ -12,6 +12,7 @@ use crate::{
         task::Task,
     },
     pipeline::Pipeline,
+    progress,
 };
 
 pub const FORMAT_VERSION: u32 = 1;
@@ -159,9 +160,7 @@ impl fmt::Display for Summary {
             writeln!(f, "Outcome {name}: {} events, {} matched an impression", o.events, o.matched)?;
         }
         for (name, m) in &self.models {
-            writeln!(f, "Model {name}: {} examples, {} positive", m.examples, m.positives)?;
-            writeln!(f, "  log loss {:.5} (base rate alone {:.5}), AUC {:.4}, calibration {:.3}",
-                m.log_loss, m.base_log_loss, m.auc, m.calibration)?;
+            writeln!(f, "{}", progress::model(name, &m.validation.total))?;
         }
         for warning in &self.warnings {
             writeln!(f, "Warning: {warning}")?;

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, ops::Range};
 use crate::{
     codec::{Corrupt, Put, Reader},
     dead_letter::{DeadLetter, FUTURE, LATE, UNREADABLE},
-    decode::{Decoded, DecodedEvent, Decoder, Place, Reason},
+    decode::{Decoded, DecodedEvent, Decoder, MAX_MAPPINGS, Place, Reason, Reject},
     event::{ConsentChange, Pseudonym, Seq, Time},
     frame::{
         Origin, OriginState, Progress,
@@ -206,13 +206,13 @@ impl Ingest {
         self.count(&decoded);
         let mut rejects = decoded.rejects.iter().peekable();
         for event in &decoded.events {
-            while let Some(reject) = rejects.next_if(|r| r.first_index() < event.index) {
-                self.dead_letter(reject.first_index(), reject.reason.name(), Time::MIN, decoded.sample(reject));
+            while let Some(reject) = rejects.next_if(|r| index_of(r) < event.index) {
+                self.dead_letter(index_of(reject), reject.reason.name(), Time::MIN, decoded.sample(reject));
             }
             self.judge(event, &decoded.bytes);
         }
         for reject in rejects {
-            self.dead_letter(reject.first_index(), reject.reason.name(), Time::MIN, decoded.sample(reject));
+            self.dead_letter(index_of(reject), reject.reason.name(), Time::MIN, decoded.sample(reject));
         }
         self.decoded = decoded;
         self.release(lowest, outbox, out);
@@ -308,6 +308,11 @@ impl Ingest {
         let (output, bytes) = (self.plan.partitions as usize, start..self.held_bytes.len());
         self.held.push_back(Held { time: Time::MIN, highest, output, seq, bytes });
     }
+}
+
+/// Where the events of the rejected element would have stood.
+fn index_of(reject: &Reject) -> u32 {
+    reject.element * MAX_MAPPINGS as u32
 }
 
 impl Position {

@@ -30,6 +30,7 @@ use crate::{
     progress,
     replay::for_each_record,
     store::{
+        checkpoint,
         inspect::{self, TaskCheckpoints},
     },
 };
@@ -107,7 +108,7 @@ pub fn profile(command: &ProfileCommand, output: Output) -> Result<(), CliError>
     let partition = partition_of(pseudonym, pipeline.plan.partitions) as u32;
     let task = profile_task(partition);
     let missing = || CliError::Other(format!("{task} has no checkpoint yet"));
-    let restored = inspect::newest(store.as_ref(), &task)?.ok_or_else(missing)?;
+    let restored = checkpoint::newest(store.as_ref(), &task)?.ok_or_else(missing)?;
     let failed = |cause| HostError::Restore { task: task.to_string(), cause };
     let profile = Profile::restore(pipeline.plan.clone(), &parts(&restored)).map_err(failed)?;
     let Some(slot) = profile.users().find(pseudonym) else {

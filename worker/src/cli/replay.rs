@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::{CliError, DataArgs, Output, print};
-use crate::{data::Data, pipeline::Pipeline, replay::Replay};
+use crate::{data::Data, pipeline::Pipeline, progress, replay::Replay};
 
 #[derive(Args)]
 pub struct ReplayArgs {
@@ -51,16 +51,7 @@ fn as_served(replay: &Replay<'_>, output: Output) -> Result<(), CliError> {
     match output {
         Output::Json => print(serde_json::json!({"formatVersion": 1, "asServed": true, "models": models}).to_string()),
         Output::Text => {
-            let figure = |f: Option<f64>| f.map_or("-".into(), |f| format!("{f:.5}"));
-            for (name, f) in &models {
-                print(format!(
-                    "model {name}, as served: {} examples, log loss {} (base {}), AUC {}",
-                    f.examples,
-                    figure(f.log_loss),
-                    figure(f.base_log_loss),
-                    figure(f.auc)
-                ));
-            }
+            models.iter().for_each(|(name, f)| print(format!("as served: {}", progress::model(name, f))));
         }
     }
     Ok(())

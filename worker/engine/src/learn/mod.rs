@@ -153,10 +153,10 @@ impl Model {
         Ok(prediction.probability)
     }
 
-    /// The probability as serving would predict it at `example.head.impression`: statistics as of then, position
+    /// The prediction as serving would make it at `example.head.impression`: statistics as of then, position
     /// absent. Changes only scratch space. Values that are missing at the end of the example count as missing.
-    pub fn predict(&mut self, example: &Example<'_>) -> f64 {
-        self.score(example, item_key(&example.head), -1).probability
+    pub fn predict(&mut self, example: &Example<'_>) -> Prediction {
+        self.score(example, item_key(&example.head), -1)
     }
 
     fn score(&mut self, example: &Example<'_>, item: u64, position: i32) -> Prediction {
