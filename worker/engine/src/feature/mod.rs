@@ -58,7 +58,7 @@ pub(crate) mod row;
 mod update;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

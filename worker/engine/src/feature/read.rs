@@ -328,7 +328,7 @@ impl<'a> View<'a> {
 
     fn any_of(&self, inputs: &[Input]) -> bool {
         let holds = |value: Value<'_>| match value {
-            Value::Number(number) => number > 0.0,
+            Value::Number(number) => number > 0.0 && number.is_finite(),
             Value::Text(text) => !text.is_empty(),
             Value::Bool(b) => b,
         };
