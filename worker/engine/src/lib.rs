@@ -4,6 +4,8 @@
 //! `profile`, `learn`.
 
 pub mod codec;
+pub mod decode;
 pub mod event;
 pub mod example;
 pub mod names;
+pub mod privacy;
