@@ -71,6 +71,26 @@ impl<'r> Element<'r> {
         Ok(if shared.is_some() { Verdict::Events } else { Verdict::UnknownType })
     }
 
+    /// What stands of a rejected element: withdrawals. Nothing else in a record can stop one.
+    pub(super) fn withdrawals(&self, out: &mut Sink<'_>) -> Result<(), Fault> {
+        let mapped = self.plan.mappings.iter().enumerate().filter(|(_, m)| self.consent(m) == ConsentChange::Withdraw);
+        let mut matched = mapped.filter(|(_, m)| value::all_hold(&m.when, self.view)).peekable();
+        if matched.peek().is_none() {
+            return Ok(());
+        }
+        let Some(shared) = self.shared()? else { return Ok(()) };
+        matched.try_for_each(|(n, mapping)| self.event(mapping, n as u32, &shared, out))
+    }
+
+    /// What an event of this mapping says of consent.
+    fn consent(&self, mapping: &Mapping) -> ConsentChange {
+        match &mapping.granted_if {
+            None => ConsentChange::None,
+            Some(conditions) if value::all_hold(conditions, self.view) => ConsentChange::Grant,
+            Some(_) => ConsentChange::Withdraw,
+        }
+    }
+
     /// `None`: not logged in, or refused.
     fn shared(&self) -> Result<Option<Shared>, Fault> {
         let user = match self.plan.user {
@@ -141,11 +161,7 @@ impl<'r> Element<'r> {
     fn event(&self, mapping: &Mapping, n: u32, shared: &Shared, out: &mut Sink<'_>) -> Result<(), Fault> {
         let start = out.bytes.len();
         let index = self.index * super::MAX_MAPPINGS as u32 + n;
-        let consent = match &mapping.granted_if {
-            None => ConsentChange::None,
-            Some(conditions) if value::all_hold(conditions, self.view) => ConsentChange::Grant,
-            Some(_) => ConsentChange::Withdraw,
-        };
+        let consent = self.consent(mapping);
         let mut raw = RawEvent {
             seq: Seq { offset: self.place.row, index },
             time: Time(shared.time),
@@ -161,7 +177,7 @@ impl<'r> Element<'r> {
         if consent == ConsentChange::None {
             self.write(mapping, mapping.fields(shared.version), raw, out)?;
         } else {
-            // Nothing else of the record can stop a withdrawal: only its user and time are read, and its id if it is one.
+            // Only user and time are read, and the id if it is one: all else could stop a withdrawal.
             let mut buf = TextBuf::new();
             raw.id = self.event_id(mapping, &mut buf).unwrap_or(None);
             EventWriter::new(out.bytes, &raw.seal(self.by), "", "", "").attributes().finish();

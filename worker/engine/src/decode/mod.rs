@@ -14,7 +14,7 @@
 //! - Items without ids, but no `items` at all, are an error; positions and the like without items are ignored.
 //! - Numbers as ids and texts are their decimal text: 7 and 7.0 are the item `7`.
 //! - A CSV field is a number where a number is needed; as an attribute where it looks like one (`007` and `1e5` do not).
-//! - A consent event has only user, time and id: nothing else in the record can reject a withdrawal.
+//! - A consent event has only user, time and id. A withdrawal stands even where another event of its record rejects it.
 //! - Empty decision, session and basket ids are absent. Retries of an event without an id cannot be recognized.
 
 mod assemble;
@@ -279,15 +279,18 @@ impl Decoder {
         let view = View { text, slots: &self.slots, csv: plan.csv };
         let (events, bytes, ignored) = (out.events.len(), out.bytes.len(), out.counts.ignored_attributes);
         let mut sink = Sink { events: &mut out.events, bytes: &mut out.bytes, counts: &mut out.counts };
-        match (Element { plan, by: &self.by, view, place, index }).decode(&mut sink) {
+        let element = Element { plan, by: &self.by, view, place, index };
+        match element.decode(&mut sink) {
             Ok(Verdict::Events) => {}
             Ok(Verdict::UnknownType) => out.counts.unknown_type += 1,
             Ok(Verdict::Dropped) => out.counts.dropped += 1,
             Ok(Verdict::Unconsented) => out.counts.unconsented += 1,
             Err((reason, at)) => {
-                out.events.truncate(events);
-                out.bytes.truncate(bytes);
-                out.counts.ignored_attributes = ignored;
+                sink.events.truncate(events);
+                sink.bytes.truncate(bytes);
+                sink.counts.ignored_attributes = ignored;
+                // Its own fault, if it has one, is the one that is told already.
+                let _ = element.withdrawals(&mut sink);
                 out.reject(reason, index, |s| reject::parsed(s, &plan.trie, view, text.len(), at));
             }
         }

@@ -63,7 +63,8 @@ pub(super) fn all_hold(conditions: &[Condition], view: View<'_>) -> bool {
     conditions.iter().all(|condition| condition.holds(view))
 }
 
-/// Where a value is and what is done about it: first `map`, then `convert`, and the default for what is missing then.
+/// Where a value is and what is done about it: first `map`, then `convert`, and the default for what is missing then
+/// (as it is written; as text with `convert: text`).
 pub(super) struct Field {
     pub slot: Option<Slot>,
     /// The default or, without a slot, the constant.
