@@ -192,8 +192,18 @@ mod tests {
         assert_eq!(Mark::decode(&example().encode()), Ok(example()));
     }
 
-    const GOLDEN_RECORD: &str = "";
-    const GOLDEN_MARK: &str = "";
+    const GOLDEN_RECORD: &str = "01fe28eccbf84ab2ba68656c6c6f";
+    /// Head, sequence and count; the entry of `a/0`; the entry of `events/3`; checksum.
+    const GOLDEN_MARK: &str = concat!(
+        "4d524c4d",
+        "0100",
+        "53000000",
+        "0700000000000000",
+        "02000000",
+        "010000006100000000010000000000000001000000000000000000000000000000",
+        "060000006576656e747303000000020000000000000004030201000000008877665544332211",
+        "fbb0835ecf1934d9"
+    );
 
     #[test]
     fn golden_segment_name() {
