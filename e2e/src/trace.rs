@@ -281,7 +281,8 @@ impl Shop {
         let mut record = self.in_session(at, "view", ts);
         let version_1 = self.sessions[at].version == 1;
         let slot = if ts % 3 == 0 { "search" } else { "home" };
-        let keys = if version_1 { ["code", "slot", "p", "cat", "cost"] } else { ["sku", "pos", "prop", "category", "price"] };
+        let keys =
+            if version_1 { ["code", "slot", "p", "cat", "cost"] } else { ["sku", "pos", "prop", "category", "price"] };
         let shown: Vec<Value> = items
             .iter()
             .enumerate()
@@ -466,7 +467,8 @@ impl Shop {
             4 => format!("[1, \"{MARK}\", {{}}]").into_bytes(),
             5 => text.replacen("\"ts\":", "\"ts\":NaN, \"was\":", 1).into_bytes(),
             6 => with(&mut record, "ts", json!(-62_135_596_800_000_i64)),
-            7 => format!("{{\"type\":\"view\",\"{MARK}-key\":{}", "[".repeat(if n < 20_000 { 100_000 } else { 1_000 })).into_bytes(),
+            7 => format!("{{\"type\":\"view\",\"{MARK}-key\":{}", "[".repeat(if n < 20_000 { 100_000 } else { 1_000 }))
+                .into_bytes(),
             8 => text.replacen("\"ts\":", "\"ts\":1e300, \"was\":", 1).into_bytes(),
             _ => with(&mut record, "ts", json!([MARK])),
         };
@@ -483,7 +485,8 @@ impl Shop {
 
     /// One record of 10 MB, whose time is wrong as well.
     fn huge(&mut self, out: &mut Vec<Record>) {
-        let bytes = format!("{{\"type\":\"view\",\"ts\":\"never\",\"blob\":\"{}\"}}", MARK.repeat(10_000_000 / MARK.len()));
+        let bytes =
+            format!("{{\"type\":\"view\",\"ts\":\"never\",\"blob\":\"{}\"}}", MARK.repeat(10_000_000 / MARK.len()));
         out.push(Record { to: To::Shop(0), bytes: bytes.into_bytes() });
     }
 }

@@ -58,11 +58,14 @@ fn read_json(mut lines: impl BufRead, take: &mut dyn FnMut(u64, Raw)) -> std::io
     while lines.read_until(b'\n', &mut line)? > 0 {
         row += 1;
         if !line.iter().all(u8::is_ascii_whitespace) {
-            take(row, match serde_json::from_slice::<Value>(&line) {
-                Ok(value) if value.is_object() => Raw::Json(value),
-                Ok(_) => Raw::Malformed("not an object"),
-                Err(_) => Raw::Malformed("malformed"),
-            });
+            take(
+                row,
+                match serde_json::from_slice::<Value>(&line) {
+                    Ok(value) if value.is_object() => Raw::Json(value),
+                    Ok(_) => Raw::Malformed("not an object"),
+                    Err(_) => Raw::Malformed("malformed"),
+                },
+            );
         }
         line.clear();
     }

@@ -131,7 +131,8 @@ struct Document {
 impl Oracle {
     /// `sources` replaces the paths of the sources named.
     pub fn open(pipeline: &Path, sources: &BTreeMap<String, PathBuf>) -> Result<Self, OracleError> {
-        let text = fs::read_to_string(pipeline).map_err(|source| OracleError::Read { path: pipeline.into(), source })?;
+        let text =
+            fs::read_to_string(pipeline).map_err(|source| OracleError::Read { path: pipeline.into(), source })?;
         let document: Document = serde_saphyr::from_str(&text)
             .map_err(|e| OracleError::Pipeline { path: pipeline.into(), message: e.to_string() })?;
         let folder = pipeline.parent().unwrap_or(Path::new(".")).to_owned();

@@ -136,9 +136,7 @@ fn of_history(f: &Feature, history: &[&Event], now: i64, by: Option<(&str, &str)
     let events: Vec<&Event> = history.iter().filter(counts).copied().collect();
     let times_by = |event: &Event| match by {
         None => 1,
-        Some((name, wanted)) => {
-            values_of(event, name).iter().filter(|v| text_of(v).as_deref() == Some(wanted)).count()
-        }
+        Some((name, wanted)) => values_of(event, name).iter().filter(|v| text_of(v).as_deref() == Some(wanted)).count(),
     };
     if f.count.is_some() {
         return OracleValue::Number(events.iter().map(|event| times_by(event)).sum::<usize>() as f64);
