@@ -59,8 +59,7 @@ fn killed(run: &Run, rate: u64, seed: u64) -> Value {
 fn a_million_events_survive_twenty_kills() {
     let traced = Traced::new(1_000_000);
     assert_eq!(killed(&traced.run("killed"), 100_000, 1), traced.undisturbed);
-    let replayed = traced.run("undisturbed").other(&["replay"], &[]).summary();
-    assert_eq!(replayed["digests"], traced.undisturbed["digests"]);
+    assert_eq!(traced.run("killed").other(&["replay"]).summary()["equal"], true);
 }
 
 #[test]
@@ -98,8 +97,7 @@ fn eshop_survives_twenty_kills() {
     };
     let undisturbed = result(&run("undisturbed").summary());
     assert_eq!(killed(&run("killed"), 11_000, 5), undisturbed);
-    let replayed = run("undisturbed").other(&["replay"], &[]).summary();
-    assert_eq!(replayed["digests"], undisturbed["digests"]);
+    assert_eq!(run("killed").other(&["replay"]).summary()["equal"], true);
 }
 
 #[test]

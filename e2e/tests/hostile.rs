@@ -351,7 +351,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     }
     let damaged = damage(&run.data, "checkpoints", "manifest");
     let name = damaged.file_name().unwrap().to_string_lossy().into_owned();
-    run.other(&["checkpoints", "verify"], &[]).refused(&[&name]);
+    run.other(&["checkpoints", "verify"]).refused(&[&name]);
     let ended = run.finish();
     assert!(ended.stderr.contains(&name), "the damaged file is not named: {}", ended.stderr);
     assert_eq!(result(&ended.summary()), undisturbed);

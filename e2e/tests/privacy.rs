@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use common::{Run, files_below};
+use common::{Ended, Run, files_below};
 use millrace_e2e::{
     oracle::Oracle,
     trace::{MARK, TraceConfig, user_id, write_trace},
@@ -102,13 +102,14 @@ fn no_byte_written_holds_an_identity() {
         assert_clean(what, said.stdout.as_bytes());
         assert_clean(what, said.stderr.as_bytes());
     }
-    for command in
-        [&["dead-letters"][..], &["explain"], &["checkpoints", "list"], &["checkpoints", "show"], &["replay"]]
-    {
-        let said = run.other(command, &[]);
-        assert_clean(&command.join(" "), said.stdout.as_bytes());
-        assert_clean(&command.join(" "), said.stderr.as_bytes());
-        assert!(!said.stdout.is_empty(), "{command:?}: {}", said.stderr);
+    let commands =
+        ["dead-letters --limit 100000", "checkpoints list", "checkpoints show profile/0", "replay", "examples"];
+    let mut all: Vec<(&str, Ended)> = commands.map(|c| (c, run.other(&c.split(' ').collect::<Vec<_>>()))).into();
+    all.extend(["explain", "validate"].map(|c| (c, run.of_file(c))));
+    for (command, said) in all {
+        assert_clean(command, said.stdout.as_bytes());
+        assert_clean(command, said.stderr.as_bytes());
+        assert!(said.status.success() && !said.stdout.is_empty(), "{command}: {}", said.stderr);
     }
 }
 
@@ -122,7 +123,7 @@ fn only_users_who_agree_have_a_row_also_after_a_restart() {
     for _restart in 0..2 {
         let (mut with, mut without) = (0, 0);
         for user in (0..2_000).step_by(40).map(user_id) {
-            let shown = run.other(&["profile", "show"], &[&user]);
+            let shown = run.other(&["profile", "show", &user]);
             assert_clean("a profile", shown.stdout.as_bytes());
             let agreed = oracle.profiles.contains_key(&user);
             assert_eq!(shown.status.success(), agreed, "{user}: {}{}", shown.stdout, shown.stderr);

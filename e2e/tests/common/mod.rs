@@ -27,11 +27,11 @@ pub fn example(name: &str) -> PathBuf {
     root().join("examples").join(name).join("pipeline.yaml")
 }
 
-/// Real data, in the folder beside the project (or where `MILLRACE_DATA` says).
+/// Real data, in the folder beside the project (or where `MILLRACE_DATASETS` says).
 pub fn shared_data(name: &str) -> PathBuf {
-    let folder = env::var_os("MILLRACE_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    let folder = env::var_os("MILLRACE_DATASETS").map_or_else(|| root().join("../shared/data"), PathBuf::from);
     let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: set MILLRACE_DATA to the folder of the data sets", path.display());
+    assert!(path.exists(), "{} is missing: set MILLRACE_DATASETS to the folder of the data sets", path.display());
     path
 }
 
@@ -191,11 +191,15 @@ impl Run {
     pub fn summary(&self) -> Value {
         self.finish().summary()
     }
-    /// Another command on the same pipeline and folder: `millrace COMMAND... PIPELINE --data DIR --output json`.
-    pub fn other(&self, command: &[&str], arguments: &[&str]) -> Ended {
+    /// Another command on the same folder: `millrace ARGUMENTS... --data DIR --output json`.
+    pub fn other(&self, arguments: &[&str]) -> Ended {
         let mut process = Command::new(binary());
-        process.args(command).arg(&self.pipeline).args(arguments).arg("--data").arg(&self.data);
+        process.args(arguments).arg("--data").arg(&self.data);
         Running::start(process.args(["--output", "json"])).finish()
+    }
+    /// A command on the pipeline's file alone: `millrace COMMAND PIPELINE --output json`.
+    pub fn of_file(&self, command: &str) -> Ended {
+        Running::start(Command::new(binary()).arg(command).arg(&self.pipeline).args(["--output", "json"])).finish()
     }
     /// Every example in the examples logs.
     pub fn examples(&self) -> Vec<Value> {
