@@ -4,7 +4,7 @@
 //! sessions: impressions of several items, clicks, cart adds, orders. Among them: grants and withdrawals of consent (on
 //! time, late, from the future), users without consent, records without a user, client retries (in the same or another
 //! file, within and beyond the dedup window), late and future events, events out of order within bounds, records of
-//! version 1 and of a version nobody knows, unknown types, bots, and broken records of ten kinds. Every identity (of
+//! version 1 and of a version nobody knows, unknown types, bots, and broken records of twelve kinds. Every identity (of
 //! users, sessions, decisions, baskets, events) contains [`MARK`].
 //!
 //! So that the trace means one thing only: no grant follows a withdrawal within four hours (retries come sooner), and no
@@ -209,7 +209,7 @@ impl Shop {
 
     /// Event time of something that arrives now: a little out of order, or late.
     fn time(&mut self) -> i64 {
-        let behind = if self.rng.per_mille(15) { self.rng.range(60_000, 1_800_000) } else { self.rng.below(29_000) };
+        let behind = if self.rng.per_mille(15) { self.rng.range(60_000, 1_800_000) } else { self.rng.below(31_000) };
         self.now_ms - behind as i64
     }
 
@@ -269,7 +269,7 @@ impl Shop {
         record.insert("v".into(), json!(session.version));
         record.insert("session".into(), json!(session.id));
         record.insert("client".into(), json!(session.client));
-        if session.user % 3 == 0 {
+        if session.user.is_multiple_of(3) {
             record.insert("locale".into(), json!(["de", "en", "fr"][(session.user / 3 % 3) as usize]));
         }
         record
@@ -281,7 +281,8 @@ impl Shop {
         let mut record = self.in_session(at, "view", ts);
         let version_1 = self.sessions[at].version == 1;
         let slot = if ts % 3 == 0 { "search" } else { "home" };
-        let keys = if version_1 { ["code", "slot", "p", "cat", "cost"] } else { ["sku", "pos", "prop", "category", "price"] };
+        let keys =
+            if version_1 { ["code", "slot", "p", "cat", "cost"] } else { ["sku", "pos", "prop", "category", "price"] };
         let shown: Vec<Value> = items
             .iter()
             .enumerate()
@@ -439,7 +440,7 @@ impl Shop {
         let at = self.rng.below(self.sessions.len() as u64) as usize;
         let items = self.sessions[at].shown.clone().map_or_else(|| vec![3], |(_, items)| items);
         let item = self.favourite(&items);
-        let behind = if self.rng.per_mille(20) { self.rng.range(300_000, 900_000) } else { self.rng.below(110_000) };
+        let behind = if self.rng.per_mille(20) { self.rng.range(300_000, 900_000) } else { self.rng.below(125_000) };
         let time = rfc3339(self.now_ms - behind as i64);
         let kind = if self.rng.per_mille(50) { "refund" } else { "sale" };
         let time = if self.rng.per_mille(10) { format!("the day of {MARK}") } else { time };
@@ -458,7 +459,7 @@ impl Shop {
         let mut record = self.view(at, self.now_ms);
         self.sessions[at].shown = shown;
         let text = record.to_string();
-        let bytes = match n % 10 {
+        let bytes = match n % 12 {
             0 => text.as_bytes()[..text.len() / 2].to_vec(),
             1 => self.garbage(),
             2 => with(&mut record, "ts", json!("yesterday")),
@@ -466,8 +467,11 @@ impl Shop {
             4 => format!("[1, \"{MARK}\", {{}}]").into_bytes(),
             5 => text.replacen("\"ts\":", "\"ts\":NaN, \"was\":", 1).into_bytes(),
             6 => with(&mut record, "ts", json!(-62_135_596_800_000_i64)),
-            7 => format!("{{\"type\":\"view\",\"{MARK}-key\":{}", "[".repeat(if n < 20_000 { 100_000 } else { 1_000 })).into_bytes(),
+            7 => format!("{{\"type\":\"view\",\"{MARK}-key\":{}", "[".repeat(if n < 20_000 { 100_000 } else { 1_000 }))
+                .into_bytes(),
             8 => text.replacen("\"ts\":", "\"ts\":1e300, \"was\":", 1).into_bytes(),
+            9 => with(&mut record, "user", json!([MARK])),
+            10 => with(&mut record, "id", json!("")),
             _ => with(&mut record, "ts", json!([MARK])),
         };
         let partition = self.partition(at as u64);
@@ -483,7 +487,8 @@ impl Shop {
 
     /// One record of 10 MB, whose time is wrong as well.
     fn huge(&mut self, out: &mut Vec<Record>) {
-        let bytes = format!("{{\"type\":\"view\",\"ts\":\"never\",\"blob\":\"{}\"}}", MARK.repeat(10_000_000 / MARK.len()));
+        let bytes =
+            format!("{{\"type\":\"view\",\"ts\":\"never\",\"blob\":\"{}\"}}", MARK.repeat(10_000_000 / MARK.len()));
         out.push(Record { to: To::Shop(0), bytes: bytes.into_bytes() });
     }
 }

@@ -12,6 +12,9 @@ use serde_json::{Map, Value};
 
 use super::OracleError;
 
+/// Longer records are rejected.
+const MAX_RECORD_BYTES: usize = 1 << 20;
+
 /// A record of a file, as read.
 pub(super) enum Raw {
     Json(Value),
@@ -19,6 +22,8 @@ pub(super) enum Raw {
     Csv(Value),
     /// Why it cannot be read.
     Malformed(&'static str),
+    /// White space only.
+    Blank,
 }
 
 /// The files that a path (a file, a folder, or a pattern) names, by name.
@@ -57,16 +62,24 @@ fn read_json(mut lines: impl BufRead, take: &mut dyn FnMut(u64, Raw)) -> std::io
     let mut row = 0;
     while lines.read_until(b'\n', &mut line)? > 0 {
         row += 1;
-        if !line.iter().all(u8::is_ascii_whitespace) {
-            take(row, match serde_json::from_slice::<Value>(&line) {
-                Ok(value) if value.is_object() => Raw::Json(value),
-                Ok(_) => Raw::Malformed("not an object"),
-                Err(_) => Raw::Malformed("malformed"),
-            });
-        }
+        take(row, json_record(&line));
         line.clear();
     }
     Ok(())
+}
+
+fn json_record(line: &[u8]) -> Raw {
+    if line.len() > MAX_RECORD_BYTES {
+        return Raw::Malformed("too long");
+    }
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Raw::Blank;
+    }
+    match serde_json::from_slice::<Value>(line) {
+        Ok(value) if value.is_object() => Raw::Json(value),
+        Ok(_) => Raw::Malformed("not an object"),
+        Err(_) => Raw::Malformed("malformed"),
+    }
 }
 
 fn read_csv(bytes: impl Read, delimiter: u8, take: &mut dyn FnMut(u64, Raw)) -> Result<(), csv::Error> {
@@ -75,7 +88,7 @@ fn read_csv(bytes: impl Read, delimiter: u8, take: &mut dyn FnMut(u64, Raw)) -> 
     for (n, row) in reader.byte_records().enumerate() {
         let row = row?;
         let mut cells = Map::new();
-        let mut readable = true;
+        let mut readable = row.len() == headers.len();
         for (header, cell) in headers.iter().zip(row.iter()) {
             match std::str::from_utf8(cell) {
                 Ok("") => {}

@@ -62,17 +62,17 @@ pub(super) struct Mapping<'a> {
 
 impl<'a> Mapping<'a> {
     pub fn new(spec: &'a PipelineSpec, source: &'a Source) -> Result<Self, OracleError> {
-        let bound = |text: &Option<String>, default: i64| match text {
-            None => Ok(default),
-            Some(text) => time::parse_rfc3339(text)
-                .ok_or_else(|| OracleError::Pipeline { path: text.into(), message: "not a time".into() }),
+        let bound = |text: &Option<String>, default: &str| {
+            let text = text.as_deref().unwrap_or(default);
+            let wrong = || OracleError::Pipeline { path: text.into(), message: "not a time".into() };
+            time::parse_rfc3339(text).ok_or_else(wrong)
         };
         Ok(Self {
             spec,
             source,
             allowed: spec.privacy.allowed_attributes.iter().flat_map(|pattern| expand(pattern)).collect(),
-            not_before: bound(&source.event_time.not_before, i64::MIN)?,
-            not_after: bound(&source.event_time.not_after, i64::MAX)?,
+            not_before: bound(&source.event_time.not_before, "1970-01-01T00:00:00Z")?,
+            not_after: bound(&source.event_time.not_after, "2100-01-01T00:00:00Z")?,
         })
     }
 }
@@ -142,8 +142,7 @@ impl Record<'_> {
     fn matches(&self, when: &When) -> bool {
         when.iter().all(|(path, wanted)| {
             let Some(Found::One(value)) = self.find(path) else { return false };
-            let Some(text) = text_of(&value) else { return false };
-            let same = |wanted: &Scalar| text_of(&scalar(wanted)).as_ref() == Some(&text);
+            let same = |wanted: &Scalar| equals(wanted, &value, self.csv);
             match wanted {
                 OneOrMany::One(one) => same(one),
                 OneOrMany::Many(many) => many.iter().any(same),
@@ -169,6 +168,32 @@ fn walk(value: &Value, path: &str) -> Option<Found> {
         None if value.is_null() => None,
         None => Some(Found::One(value.clone())),
     }
+}
+
+/// The same type and value. In CSV, where all is text: the same number, and `true` in any case.
+fn equals(wanted: &Scalar, value: &Value, csv: bool) -> bool {
+    match (wanted, value) {
+        (Scalar::Text(wanted), Value::String(text)) => wanted == text,
+        (Scalar::Bool(wanted), Value::Bool(b)) => wanted == b,
+        (Scalar::Number(wanted), Value::Number(n)) => n.as_f64() == Some(*wanted),
+        (Scalar::Number(wanted), Value::String(text)) if csv => text.parse() == Ok(*wanted),
+        (Scalar::Bool(wanted), Value::String(text)) if csv => text.to_lowercase() == wanted.to_string(),
+        _ => false,
+    }
+}
+
+/// What an id may be. An empty one is `Some("")`.
+fn id_of(value: &Value) -> Option<String> {
+    if value.is_boolean() { None } else { text_of(value) }
+}
+
+/// A CSV cell as an attribute: what looks like a plain decimal number of at most 15 digits before the point is one.
+fn inferred(text: &str) -> Option<f64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let plain = all_digits(whole) && all_digits(fraction) && whole.len() <= 15;
+    if plain && (whole.len() == 1 || !whole.starts_with('0')) { text.parse().ok() } else { None }
 }
 
 fn scalar(scalar: &Scalar) -> Value {
@@ -220,10 +245,12 @@ fn translate(value: Option<Value>, rule: &FieldRule) -> Option<Value> {
     value.or_else(|| rule.default.as_ref().map(scalar))
 }
 
-/// The older version's fields where it has them, otherwise the newest's.
-fn fields_of(mapping: &EventMapping, version: Option<&str>) -> EventFields {
+/// Those of the lowest listed version that is not below the record's, where it has them, otherwise the newest's.
+fn fields_of(mapping: &EventMapping, version: Option<f64>) -> EventFields {
     let newest = mapping.fields.clone();
-    let Some(older) = version.and_then(|version| mapping.versions.get(version)) else { return newest };
+    let listed = mapping.versions.iter().filter_map(|(number, fields)| Some((number.parse::<f64>().ok()?, fields)));
+    let not_below = listed.filter(|(number, _)| version.is_some_and(|version| version <= *number));
+    let Some((_, older)) = not_below.min_by(|a, b| a.0.total_cmp(&b.0)) else { return newest };
     let mut attributes = newest.attributes;
     attributes.extend(older.attributes.clone());
     EventFields {
@@ -261,29 +288,24 @@ impl<'a> PartitionReader<'a> {
     }
 
     pub fn record(&mut self, row: u64, raw: Raw) {
+        self.counts.read += 1;
         let (whole, csv) = match raw {
-            Raw::Malformed(reason) => {
-                self.counts.read += 1;
-                return self.reject(reason);
-            }
+            Raw::Malformed(reason) => return self.reject(reason),
+            Raw::Blank => return self.skip("empty"),
             Raw::Json(value) => (value, false),
             Raw::Csv(value) => (value, true),
         };
         let Some(each) = self.mapping.source.each.as_deref() else {
-            self.element(row, 0, &Record { whole: &whole, element: None, csv });
-            return;
+            return self.element((row, 0), &Record { whole: &whole, element: None, csv });
         };
         match walk(&whole, each) {
+            Some(Found::One(Value::Array(elements))) if elements.is_empty() => self.skip("empty"),
             Some(Found::One(Value::Array(elements))) => {
-                let mut index = 0;
-                for element in &elements {
-                    index = self.element(row, index, &Record { whole: &whole, element: Some((each, element)), csv });
+                for (n, element) in (0..).zip(&elements) {
+                    self.element((row, n), &Record { whole: &whole, element: Some((each, element)), csv });
                 }
             }
-            _ => {
-                self.counts.read += 1;
-                self.reject("no array");
-            }
+            _ => self.reject("no array"),
         }
     }
 
@@ -295,29 +317,53 @@ impl<'a> PartitionReader<'a> {
         *self.counts.skipped.entry(reason.to_owned()).or_default() += 1;
     }
 
-    /// Returns the index of the row's next event.
-    fn element(&mut self, row: u64, mut index: u32, record: &Record<'_>) -> u32 {
-        self.counts.read += 1;
+    /// `place`: row, and element within it.
+    fn element(&mut self, place: (u64, u32), record: &Record<'_>) {
         let source = self.mapping.source;
         if source.drop.iter().any(|when| record.matches(when)) {
-            self.skip("dropped");
-            return index;
+            return self.skip("dropped");
         }
-        let matching: Vec<&EventMapping> = source.events.iter().filter(|e| record.matches(&e.when)).collect();
+        let matching: Vec<usize> =
+            (0..source.events.len()).filter(|n| record.matches(&source.events[*n].when)).collect();
         if matching.is_empty() {
-            self.skip("unknown type");
-            return index;
+            return self.skip("unknown type");
         }
-        let Some(time) = self.event_time(row, record).filter(|time| *time >= self.mapping.not_before) else {
-            self.reject("time");
-            return index;
+        let Ok(user) = self.user(place.0, record) else { return self.reject("user") };
+        let time = self.event_time(place.0, record).filter(|time| *time >= self.mapping.not_before);
+        if user.is_empty() {
+            // Those who stay unknown move time on as well.
+            self.highest = self.highest.max(time.filter(|time| *time <= self.mapping.not_after));
+            self.counts.unconsented += 1;
+            return;
+        }
+        let Some(time) = time else { return self.reject("time") };
+        let made = matching.iter().map(|n| self.event(place, time, &user, record, *n)).collect::<Result<Vec<_>, _>>();
+        match made {
+            Ok(events) => events.into_iter().for_each(|event| self.judge(event)),
+            Err(reason) => self.reject(reason),
+        }
+    }
+
+    /// Empty: nobody, or somebody who refuses. `Err`: nothing that an id may be.
+    fn user(&self, row: u64, record: &Record<'_>) -> Result<String, ()> {
+        let privacy = &self.mapping.spec.privacy;
+        let user = match &privacy.user.field {
+            None => format!("{}/{}/{row}", self.origin.0, self.origin.1),
+            Some(field) => match record.find(field) {
+                None => String::new(),
+                Some(Found::One(value)) => id_of(&value).ok_or(())?,
+                Some(Found::Many(_)) => return Err(()),
+            },
         };
-        for mapping in matching {
-            let event = self.event(row, index, time, record, mapping);
-            index += 1;
-            self.judge(event);
-        }
-        index
+        let consent = &privacy.consent;
+        let Some(field) = &consent.field else { return Ok(user) };
+        let says_so = equals(
+            &Scalar::Bool(true),
+            &record.one(Some(&FieldRef::Path(field.clone()))).unwrap_or_default(),
+            record.csv,
+        );
+        let kept = granted(record, &consent.granted_if) && (consent.granted_if.contains_key(field) || says_so);
+        Ok(if kept { user } else { String::new() })
     }
 
     fn event_time(&self, row: u64, record: &Record<'_>) -> Option<i64> {
@@ -327,8 +373,9 @@ impl<'a> PartitionReader<'a> {
             return match value {
                 Value::Number(n) if n.is_i64() => time::from_whole(n.as_i64()?, *unit),
                 Value::Number(n) => time::from_number(n.as_f64()?, *unit),
-                Value::String(text) => time::parse_rfc3339(&text)
-                    .or_else(|| time::from_whole(text.parse().ok().filter(|_| record.csv)?, *unit)),
+                Value::String(text) => {
+                    time::parse_rfc3339(&text).or_else(|| time::from_whole(text.parse().ok()?, *unit))
+                }
                 _ => None,
             };
         }
@@ -341,15 +388,21 @@ impl<'a> PartitionReader<'a> {
         Some(time::compose(&parts)? + added)
     }
 
-    fn event(&self, row: u64, index: u32, time: i64, record: &Record<'_>, mapping: &EventMapping) -> Event {
+    fn event(
+        &self,
+        (row, element): (u64, u32),
+        time: i64,
+        user: &str,
+        record: &Record<'_>,
+        nth: usize,
+    ) -> Result<Event, &'static str> {
         let Mapping { spec, source, .. } = self.mapping;
-        let version = record.text(source.version.as_ref());
-        let fields = fields_of(mapping, version.as_deref());
-        let consent = &spec.privacy.consent;
-        let granted = granted(record, &consent.granted_if);
-        let change = match &consent.event {
+        let mapping = &source.events[nth];
+        let version = record.one(source.version.as_ref()).as_ref().and_then(number_of);
+        let fields = fields_of(mapping, version);
+        let consent = match &spec.privacy.consent.event {
             Some(name) if *name == mapping.name => {
-                if granted {
+                if granted(record, &spec.privacy.consent.granted_if) {
                     Consent::Grant
                 } else {
                     Consent::Withdraw
@@ -357,33 +410,47 @@ impl<'a> PartitionReader<'a> {
             }
             _ => Consent::None,
         };
-        let refused = consent.field.is_some() && !granted;
-        let user = match &spec.privacy.user.field {
-            Some(field) => record.text(Some(&FieldRef::Path(field.clone()))).unwrap_or_default(),
-            None => format!("{}/{}/{row}", self.origin.0, self.origin.1),
-        };
-        let event_id = source.event_id.as_ref();
-        Event {
+        let mut event = Event {
             time,
             stated: time,
             origin: self.origin,
             row,
-            index,
-            user: if refused { String::new() } else { user },
+            index: element * 256 + nth as u32,
+            user: user.to_owned(),
             kind: mapping.name.clone(),
-            consent: change,
-            id: event_id.and_then(|id| record.text(Some(&FieldRef::Path(id.field.clone())))),
-            dedup_within: event_id.map_or(0, |id| id.dedup_within.as_micros()),
+            consent,
+            id: None,
+            dedup_within: 0,
             decision: record.text(fields.decision.as_ref()),
             placement: record.text(fields.placement.as_ref()).unwrap_or_default(),
             platform: record.text(source.platform.as_ref()).unwrap_or_default(),
             value: record.one(fields.value.as_ref()).as_ref().and_then(number_of),
-            items: self.items(record, &fields),
+            items: Vec::new(),
             attributes: self.attributes(record, &fields),
+        };
+        // Of a consent event only user and time count.
+        if consent == Consent::None {
+            event.items = self.items(record, &fields)?;
+            if let Some(id) = &source.event_id {
+                event.id = self.event_id(record, &id.field, element)?;
+                event.dedup_within = id.dedup_within.as_micros();
+            }
         }
+        Ok(event)
     }
 
-    fn items(&self, record: &Record<'_>, fields: &EventFields) -> Vec<Item> {
+    /// With the element, unless each element has an id of its own.
+    fn event_id(&self, record: &Record<'_>, path: &str, element: u32) -> Result<Option<String>, &'static str> {
+        let Some(found) = record.find(path) else { return Ok(None) };
+        let id = match found {
+            Found::One(value) => id_of(&value).filter(|id| !id.is_empty()),
+            Found::Many(_) => None,
+        };
+        let own = self.mapping.source.each.as_ref().is_some_and(|each| path.starts_with(&format!("{each}[].")));
+        id.map(|id| Some(format!("{id}/{}", if own { 0 } else { element }))).ok_or("event id")
+    }
+
+    fn items(&self, record: &Record<'_>, fields: &EventFields) -> Result<Vec<Item>, &'static str> {
         let list = |field: &FieldRef| match record.eval(field) {
             Some(Found::Many(values)) => values,
             Some(Found::One(Value::Array(values))) => values.into_iter().map(Some).collect(),
@@ -394,33 +461,31 @@ impl<'a> PartitionReader<'a> {
             list(field.as_ref()?).get(n)?.as_ref().and_then(number_of)
         };
         let ids = fields.items.as_ref().map(list).unwrap_or_default();
-        let mut items: Vec<Item> = ids
-            .iter()
-            .enumerate()
-            .filter_map(|(n, id)| {
-                Some(Item {
-                    id: text_of(id.as_ref()?)?,
-                    position: at(&fields.positions, n).map_or(-1, |p| p as i32),
-                    propensity: at(&fields.propensities, n).unwrap_or(f64::NAN),
-                    attributes: BTreeMap::new(),
-                })
+        let item = |(n, id): (usize, &Option<Value>)| {
+            Ok(Item {
+                id: id.as_ref().and_then(id_of).filter(|id| !id.is_empty()).ok_or("item")?,
+                position: at(&fields.positions, n).map_or(-1, |p| p as i32),
+                propensity: at(&fields.propensities, n).unwrap_or(f64::NAN),
+                attributes: BTreeMap::new(),
             })
-            .collect();
+        };
+        let mut items: Vec<Item> = ids.iter().enumerate().map(item).collect::<Result<_, &'static str>>()?;
         for name in self.mapping.allowed.iter().filter(|name| name.starts_with("item.")) {
             let own = FieldRef::Path(name.clone());
-            let found = record.eval(fields.attributes.get(name).unwrap_or(&own));
+            let field = fields.attributes.get(name).unwrap_or(&own);
+            let found = record.eval(field);
             for (n, item) in items.iter_mut().enumerate() {
                 let value = match &found {
                     Some(Found::Many(values)) => values.get(n).cloned().flatten(),
                     Some(Found::One(value)) => Some(value.clone()),
                     None => None,
                 };
-                if let Some(value) = value.filter(|v| text_of(v).is_some()) {
+                if let Some(value) = value.and_then(|v| attribute(v, field, record.csv)) {
                     item.attributes.insert(name.clone(), value);
                 }
             }
         }
-        items
+        Ok(items)
     }
 
     fn attributes(&self, record: &Record<'_>, fields: &EventFields) -> BTreeMap<String, Value> {
@@ -428,8 +493,9 @@ impl<'a> PartitionReader<'a> {
         of_event
             .filter_map(|name| {
                 let own = FieldRef::Path(name.clone());
-                let value = record.one(Some(fields.attributes.get(name).unwrap_or(&own)))?;
-                text_of(&value).is_some().then(|| (name.clone(), value))
+                let field = fields.attributes.get(name).unwrap_or(&own);
+                let Some(Found::One(value)) = record.eval(field) else { return None };
+                Some((name.clone(), attribute(value, field, record.csv)?))
             })
             .collect()
     }
@@ -442,9 +508,7 @@ impl<'a> PartitionReader<'a> {
         if !future {
             self.highest = self.highest.max(Some(event.stated));
         }
-        if event.user.is_empty() {
-            self.counts.unconsented += 1;
-        } else if (future || late) && event.consent == Consent::Withdraw {
+        if (future || late) && event.consent == Consent::Withdraw {
             event.time = on_time_from;
             self.events.push(event);
         } else if future {
@@ -454,6 +518,19 @@ impl<'a> PartitionReader<'a> {
         } else {
             self.events.push(event);
         }
+    }
+}
+
+/// A value that an attribute may have: text of at most 255 bytes, a number, a boolean.
+fn attribute(value: Value, field: &FieldRef, csv: bool) -> Option<Value> {
+    let plain = match field {
+        FieldRef::Path(_) => true,
+        FieldRef::Full(rule) => rule.convert.is_none() && rule.map.is_empty(),
+    };
+    match &value {
+        Value::String(text) if text.len() > 255 => None,
+        Value::String(text) if csv && plain => Some(inferred(text).map_or(value, Value::from)),
+        _ => text_of(&value).is_some().then_some(value),
     }
 }
 

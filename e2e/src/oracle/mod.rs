@@ -3,22 +3,22 @@
 //! Nothing here is shared with the engine but the spec's types and the hash of a category. The rules:
 //!
 //! 1. **Records.** Each file is a partition; files are in the order of their names. Rows count from 1 (CSV: without the
-//!    header; lines of white space only are no records). With `each`, every element is a record. A record gives one event
-//!    for each `when` that matches, in declared order. What is no JSON object, has no readable event time, or one before
-//!    `notBefore`, is *rejected*; what matches `drop`, or no `when`, is *skipped*. An event without a user, or whose
-//!    record itself refuses, is *unconsented*. An event after `notAfter` is *future*.
+//!    header). With `each`, every element is judged like a record. It is *skipped* if it matches `drop`, or no `when`;
+//!    *unconsented* without a user, or if it refuses itself; *rejected* if it is no JSON object, above 1 MiB, has no
+//!    readable event time or one before `notBefore`, or an id that is none. Otherwise it gives one event for each `when`
+//!    that matches, in declared order. An event after `notAfter` is *future*.
 //! 2. **Lateness.** An event is *late* if its time is below (highest time before it in its partition -
-//!    `maxOutOfOrderness`). The highest time is that of every event that is not from the future, consented or not. Events
-//!    of one record are judged one after the other. A withdrawal is neither late nor from the future: it then acts at
+//!    `maxOutOfOrderness`). The highest time is that of every event, and unconsented record, that is not from the future.
+//!    Events of one record are judged one after the other. A withdrawal is neither late nor from the future: it then acts at
 //!    (highest - `maxOutOfOrderness`), which is the partition's watermark plus 1 us.
 //! 3. **Merge.** By (time, source, partition, row, index in the record).
 //! 4. **Consent.** A grant lets the user in; a withdrawal removes the user with all open joins, unless the standing grant's
 //!    time is later than the time the withdrawal itself stated. Everything else of a user without consent is *unconsented*.
-//! 5. **Duplicates.** An event is a *duplicate* if one with its (id, user, index in the record) was accepted at most
+//! 5. **Duplicates.** An event is a *duplicate* if one with its (id, user, type, element) was accepted at most
 //!    `dedupWithin` before it.
 //! 6. **Joins.** An accepted event is first matched as an outcome, to the latest impression of its user that is at most
 //!    `within` older and eligible: by item (each of the outcome's items on its own, labelled wherever it stood), by decision
-//!    (the same id and, where the outcome has items, the item; without an id: by item), or any impression of another
+//!    (the same id; labels the outcome's items in it or, if it has none, all; without an id: by item), or any impression of another
 //!    record (all its items are labelled). Then, if it is an impression, its features are read and it is opened. Only then
 //!    does it count in features.
 //! 7. **Examples.** One per model and exposed item, at impression time + `within`. A withdrawal at that very time still
@@ -54,7 +54,7 @@ pub enum OracleError {
 /// What became of the records and events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records: lines, rows, or elements of `each`.
+    /// Lines or rows.
     pub read: u64,
     /// Events, consent among them.
     pub accepted: u64,
@@ -62,9 +62,9 @@ pub struct Counts {
     pub future: u64,
     pub duplicate: u64,
     pub unconsented: u64,
-    /// Records.
+    /// Records or elements.
     pub rejected: BTreeMap<String, u64>,
-    /// Records.
+    /// Records or elements.
     pub skipped: BTreeMap<String, u64>,
 }
 
@@ -77,7 +77,8 @@ impl Counts {
     }
 }
 
-/// Events of an outcome's type, and those of them that found an impression.
+/// Events of an outcome's type (by item, where they have items and the join is not by user), and how many of them found
+/// an impression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutcomeCounts {
     pub events: u64,
@@ -131,7 +132,8 @@ struct Document {
 impl Oracle {
     /// `sources` replaces the paths of the sources named.
     pub fn open(pipeline: &Path, sources: &BTreeMap<String, PathBuf>) -> Result<Self, OracleError> {
-        let text = fs::read_to_string(pipeline).map_err(|source| OracleError::Read { path: pipeline.into(), source })?;
+        let text =
+            fs::read_to_string(pipeline).map_err(|source| OracleError::Read { path: pipeline.into(), source })?;
         let document: Document = serde_saphyr::from_str(&text)
             .map_err(|e| OracleError::Pipeline { path: pipeline.into(), message: e.to_string() })?;
         let folder = pipeline.parent().unwrap_or(Path::new(".")).to_owned();

@@ -38,8 +38,8 @@ pub(super) struct State<'e> {
     with_values: bool,
     counts: Counts,
     users: BTreeMap<&'e str, User<'e>>,
-    /// Time of the last accepted event of an (id, user, index).
-    accepted: BTreeMap<(&'e str, &'e str, u32), i64>,
+    /// Time of the last accepted event of an (id, user, type).
+    accepted: BTreeMap<(&'e str, &'e str, &'e str), i64>,
     examples: Vec<Vec<Placed>>,
     columns: Vec<Vec<String>>,
     order: u64,
@@ -80,7 +80,7 @@ impl<'e> State<'e> {
             return;
         }
         if let Some(id) = &event.id {
-            let key = (id.as_str(), event.user.as_str(), event.index);
+            let key = (id.as_str(), event.user.as_str(), event.kind.as_str());
             if self.accepted.get(&key).is_some_and(|before| event.time - before <= event.dedup_within) {
                 self.counts.duplicate += 1;
                 return;
@@ -108,43 +108,38 @@ impl<'e> State<'e> {
     }
 
     fn match_outcomes(&mut self, event: &Event) {
-        let Some(user) = self.users.get_mut(event.user.as_str()) else {
+        let nobody = &mut Vec::new();
+        let impressions = match self.users.get_mut(event.user.as_str()) {
+            Some(user) => &mut user.impressions,
             // Where nobody has to agree, a user is first seen here.
-            self.outcomes.iter_mut().filter(|(_, o, _)| o.event == event.kind).for_each(|(_, _, n)| n.events += 1);
-            return;
+            None => nobody,
         };
         for (at, (_, outcome, counts)) in self.outcomes.iter_mut().enumerate() {
             if outcome.event != event.kind {
                 continue;
             }
-            counts.events += 1;
             let waiting = |i: &&mut Impression<'_>| event.time <= i.event.time + outcome.within.as_micros();
-            let mut matched = false;
-            match (outcome.join, &event.decision) {
-                (Join::User, _) => {
-                    let other = |i: &Impression<'_>| (i.event.origin, i.event.row) != (event.origin, event.row);
-                    let mut open = user.impressions.iter_mut().rev().take_while(waiting);
-                    if let Some(impression) = open.find(|i| other(i)) {
-                        impression.labels[at].fill(true);
-                        matched = true;
-                    }
-                }
-                (Join::Decision, Some(decision)) if event.items.is_empty() => {
-                    let mut open = user.impressions.iter_mut().rev().take_while(waiting);
-                    if let Some(impression) = open.find(|i| i.event.decision.as_ref() == Some(decision)) {
-                        impression.labels[at].fill(true);
-                        matched = true;
-                    }
-                }
-                (join, decision) => {
-                    let wanted = decision.as_ref().filter(|_| join == Join::Decision);
-                    for item in &event.items {
-                        let mut open = user.impressions.iter_mut().rev().take_while(waiting);
-                        matched |= open.any(|i| label_item(i, at, &item.id, wanted));
-                    }
+            let mut open = impressions.iter_mut().rev().take_while(waiting);
+            let decision = event.decision.as_ref().filter(|_| outcome.join == Join::Decision);
+            let latest = match (outcome.join, decision) {
+                (Join::User, _) => open.find(|i| (i.event.origin, i.event.row) != (event.origin, event.row)),
+                (_, Some(decision)) => open.find(|i| i.event.decision.as_ref() == Some(decision)),
+                _ => None,
+            };
+            let whole = outcome.join == Join::User || event.items.is_empty();
+            counts.events += if whole { 1 } else { event.items.len() as u64 };
+            if whole {
+                counts.matched += u64::from(latest.is_some());
+                latest.into_iter().for_each(|impression| impression.labels[at].fill(true));
+            } else if decision.is_some() {
+                let Some(impression) = latest else { continue };
+                counts.matched += event.items.iter().filter(|item| label_item(impression, at, &item.id)).count() as u64;
+            } else {
+                for item in &event.items {
+                    let mut open = impressions.iter_mut().rev().take_while(waiting);
+                    counts.matched += u64::from(open.any(|i| label_item(i, at, &item.id)));
                 }
             }
-            counts.matched += u64::from(matched);
         }
     }
 
@@ -211,11 +206,8 @@ impl<'e> State<'e> {
     }
 }
 
-/// Labels an item wherever it stands in an impression (of a decision); whether it stands there.
-fn label_item(impression: &mut Impression<'_>, outcome: usize, item: &str, decision: Option<&String>) -> bool {
-    if decision.is_some() && impression.event.decision.as_ref() != decision {
-        return false;
-    }
+/// Labels an item wherever it stands in an impression; whether it stands there.
+fn label_item(impression: &mut Impression<'_>, outcome: usize, item: &str) -> bool {
     let mut found = false;
     for (shown, label) in impression.event.items.iter().zip(&mut impression.labels[outcome]) {
         if shown.id == item {

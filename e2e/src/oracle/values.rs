@@ -68,7 +68,7 @@ impl Reading<'_, '_> {
                 self.attribute(&name).is_some_and(|value| match value {
                     Value::Bool(b) => *b,
                     Value::Number(n) => n.as_f64().is_some_and(|n| n > 0.0),
-                    Value::String(text) => text.parse::<f64>().map_or(!text.is_empty(), |n| n > 0.0),
+                    Value::String(text) => !text.is_empty(),
                     _ => false,
                 })
             });
@@ -109,8 +109,14 @@ fn has(names: &Option<Names>, kind: &str) -> bool {
     }
 }
 
-/// The event's own value of a name, or one for each of its items.
+/// The event's own value of a name, or one for each of its items. Empty text is none.
 fn values_of(event: &Event, name: &str) -> Vec<Value> {
+    let mut values = all_values_of(event, name);
+    values.retain(|value| value.as_str() != Some(""));
+    values
+}
+
+fn all_values_of(event: &Event, name: &str) -> Vec<Value> {
     match name {
         "value" => event.value.map(Value::from).into_iter().collect(),
         "item" => event.items.iter().map(|item| Value::from(item.id.as_str())).collect(),
@@ -130,16 +136,26 @@ fn in_window(feature: &Feature, at: i64, now: i64) -> bool {
     now.div_euclid(step) - at.div_euclid(step) < buckets
 }
 
+/// So many categories are counted apart; which ones are forgotten beyond that is not the oracle's to say.
+const MAX_CATEGORIES: usize = 16;
+
+fn categories(events: &[&Event], name: &str) -> usize {
+    events.iter().flat_map(|e| values_of(e, name)).filter_map(|v| text_of(&v)).collect::<BTreeSet<_>>().len()
+}
+
 fn of_history(f: &Feature, history: &[&Event], now: i64, by: Option<(&str, &str)>) -> OracleValue {
     let kinds = [&f.count, &f.sum, &f.mean, &f.min, &f.max, &f.last, &f.distinct, &f.time_since];
     let counts = |e: &&&Event| kinds.iter().any(|kind| has(kind, &e.kind)) && in_window(f, e.time, now);
     let events: Vec<&Event> = history.iter().filter(counts).copied().collect();
     let times_by = |event: &Event| match by {
         None => 1,
-        Some((name, wanted)) => {
-            values_of(event, name).iter().filter(|v| text_of(v).as_deref() == Some(wanted)).count()
-        }
+        Some((name, wanted)) => values_of(event, name).iter().filter(|v| text_of(v).as_deref() == Some(wanted)).count(),
     };
+    if let Some((name, _)) = by
+        && categories(&events, name) > MAX_CATEGORIES
+    {
+        return OracleValue::Unknown;
+    }
     if f.count.is_some() {
         return OracleValue::Number(events.iter().map(|event| times_by(event)).sum::<usize>() as f64);
     }
@@ -187,14 +203,17 @@ fn bucketed(feature: &Feature, value: OracleValue) -> OracleValue {
     }
 }
 
+/// 1 for the first bucket: 0 is no category.
 fn bucket_of(bucket: &Bucket, x: f64) -> u64 {
     let n = if !bucket.bounds.is_empty() {
         bucket.bounds.iter().filter(|bound| **bound <= x).count() as f64
-    } else if x < 1.0 {
-        0.0
     } else {
-        bucket.log2.map_or(x.floor(), |log2| (log2 * x.log2()).floor())
+        match bucket.log2 {
+            Some(_) if x < 1.0 => 0.0,
+            Some(log2) => (log2 * x.log2()).floor(),
+            None => x.floor(),
+        }
     };
     let max = bucket.max.map_or(f64::INFINITY, f64::from);
-    n.min(max) as u64
+    1 + n.max(0.0).min(max) as u64
 }
