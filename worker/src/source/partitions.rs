@@ -82,7 +82,7 @@ fn files(source_name: &str, location: &Path) -> Result<Vec<(String, PathBuf)>, P
             cause: e.to_string(),
         })?;
         for path in matches {
-            let path = path.map_err(|e| failed(e.into_error()))?;
+            let path = path.map_err(|e| failed(e.into()))?;
             let name = path.strip_prefix(&fixed).unwrap_or(&path).to_string_lossy().into_owned();
             if path.is_file() {
                 found.push((name, path));

@@ -4,6 +4,8 @@
 //! raises its epoch, so a manifest with our epoch and owner was written by us, and any other means that somebody took
 //! over. After a write whose end is unknown the manifest is read again before anything else is done.
 
+use std::sync::Arc;
+
 use super::keys::{self, FileKind, Named, TaskId};
 use super::manifest::{Checkpoint, FORMAT_VERSION, FileRef, Manifest, Position, Unsealed};
 use super::{Outcome, Store, StoreError, Version};
@@ -78,8 +80,8 @@ fn join(problems: &[Problem]) -> String {
 }
 
 /// A claimed task.
-pub struct Lineage<'s> {
-    store: &'s dyn Store,
+pub struct Lineage {
+    store: Arc<dyn Store>,
     task: TaskId,
     manifest: Manifest,
     version: Version,
@@ -90,16 +92,16 @@ pub struct Lineage<'s> {
     in_doubt: bool,
 }
 
-impl<'s> Lineage<'s> {
+impl Lineage {
     /// Takes a task over: raises its epoch, which stops its former owner, then loads its newest usable checkpoint.
     /// `None`: it never had one.
     pub fn claim(
-        store: &'s dyn Store,
+        store: Arc<dyn Store>,
         task: &TaskId,
         claimant: &Claimant,
     ) -> Result<(Self, Option<Restored>), LineageError> {
         let key = keys::manifest(task);
-        let found = read_manifest(store, task)?;
+        let found = read_manifest(store.as_ref(), task)?;
         if let Some((manifest, _)) = &found {
             check_claim(manifest, claimant)?;
         }
@@ -120,8 +122,8 @@ impl<'s> Lineage<'s> {
         let version = match store.swap(&key, expected.as_ref(), &bytes) {
             Outcome::Done(version) => version,
             Outcome::Failed(error) => return Err(error.into()),
-            Outcome::Conflict => confirm(store, &manifest, None)?,
-            Outcome::Unknown(error) => confirm(store, &manifest, Some(error))?,
+            Outcome::Conflict => confirm(store.as_ref(), &manifest, None)?,
+            Outcome::Unknown(error) => confirm(store.as_ref(), &manifest, Some(error))?,
         };
         let mut lineage =
             Self { store, task: task.clone(), manifest, version, files_written: 0, writes: 0, in_doubt: false };
@@ -236,7 +238,7 @@ impl<'s> Lineage<'s> {
         if !self.in_doubt {
             return Ok(());
         }
-        let found = read_manifest(self.store, &self.task)?;
+        let found = read_manifest(self.store.as_ref(), &self.task)?;
         let (manifest, version) = found.ok_or_else(|| missing(&self.task))?;
         if (manifest.epoch, &manifest.owner) != (self.manifest.epoch, &self.manifest.owner) {
             return Err(fenced(&manifest));
@@ -277,7 +279,7 @@ impl<'s> Lineage<'s> {
         let mut damaged: Vec<Problem> = Vec::new();
         while let Some(checkpoint) = self.newest().cloned() {
             let known_bad = checkpoint.files.iter().any(|f| damaged.iter().any(|d| d.key == f.key));
-            let loaded = if known_bad { Ok(Vec::new()) } else { load(self.store, &checkpoint)? };
+            let loaded = if known_bad { Ok(Vec::new()) } else { load(self.store.as_ref(), &checkpoint)? };
             match loaded {
                 Ok(mut files) if !files.is_empty() => {
                     let base = files.remove(0);
@@ -368,4 +370,35 @@ pub fn read_file(store: &dyn Store, file: &FileRef) -> Result<Result<Vec<u8>, Pr
     let problem = |what: String| Problem { key: file.key.clone(), what };
     let Some(object) = store.get(&file.key)? else { return Ok(Err(problem("it is missing".to_owned()))) };
     Ok(file.check(&object.bytes).map(|()| object.bytes).map_err(problem))
+}
+
+/// The newest checkpoint that is whole, without claiming the task. `None`: it never had one.
+pub fn newest(store: &dyn Store, task: &TaskId) -> Result<Option<Restored>, LineageError> {
+    let found = read_manifest(store, task)?;
+    first_whole(store, task, found.into_iter().flat_map(|(manifest, _)| manifest.checkpoints))
+}
+
+/// The oldest checkpoint kept that is whole: from where a log that was trimmed can be replayed.
+pub fn oldest(store: &dyn Store, task: &TaskId) -> Result<Option<Restored>, LineageError> {
+    let found = read_manifest(store, task)?;
+    first_whole(store, task, found.into_iter().flat_map(|(manifest, _)| manifest.checkpoints.into_iter().rev()))
+}
+
+fn first_whole(
+    store: &dyn Store,
+    task: &TaskId,
+    checkpoints: impl Iterator<Item = Checkpoint>,
+) -> Result<Option<Restored>, LineageError> {
+    let mut damaged = Vec::new();
+    for checkpoint in checkpoints {
+        match load(store, &checkpoint)? {
+            Ok(mut files) if !files.is_empty() => {
+                let base = files.remove(0);
+                return Ok(Some(Restored { checkpoint, base, deltas: files, damaged }));
+            }
+            Ok(_) => {}
+            Err(problem) => damaged.push(problem),
+        }
+    }
+    if damaged.is_empty() { Ok(None) } else { Err(LineageError::AllDamaged { task: task.clone(), damaged }) }
 }

@@ -49,6 +49,19 @@ pub struct LeakWarning {
     pub negatives: u64,
 }
 
+impl std::fmt::Display for LeakWarning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let day = jiff::civil::Date::constant(1970, 1, 1).checked_add(jiff::Span::new().days(self.day));
+        let day = day.map_or_else(|_| format!("day {}", self.day), |d| d.to_string());
+        write!(
+            f,
+            "`{}` alone tells the label on {day} (AUC {:.3}, {} positives, {} negatives): it probably holds the outcome; \
+             do not train on it",
+            self.column, self.auc, self.positives, self.negatives
+        )
+    }
+}
+
 /// A warning as it is kept, with its column's index.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Found {
