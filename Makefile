@@ -1,0 +1,67 @@
+# Build output and downloads stay outside the checkout.
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millrace
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+BIN := $(CARGO_TARGET_DIR)/release/millrace
+CARGO := cargo
+# One profile for everything, so that nothing is built twice.
+BUILD := --release --locked
+
+OBP := $(CACHE)/obp-0.4.1
+DEMO_DATA := $(CACHE)/demo
+FUZZ_SECONDS ?= 60
+
+.PHONY: help build demo test lint fmt crds bench bench-learner fuzz clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+build: toolchain ## Build the millrace binary
+	$(CARGO) build $(BUILD) -p millrace
+
+.PHONY: toolchain
+toolchain:
+	@command -v $(CARGO) >/dev/null || { echo "error: cargo is not installed; Rust 1.95 or newer is needed" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "error: no C linker (cc); install gcc or clang" >&2; exit 1; }
+
+demo: build $(OBP)/.complete ## Run the Open Bandit example on real data (about 20 seconds)
+	rm -rf $(DEMO_DATA)
+	$(BIN) run examples/open-bandit/pipeline.yaml --until-end --max-rate 1000 --data $(DEMO_DATA) \
+	  --source 'recommendations=$(OBP)/obp/dataset/obd/*/all/all.csv'
+
+# The Open Bandit data, as the package index has it.
+$(OBP)/.complete:
+	@command -v python3 >/dev/null || { echo "error: python3 with pip is needed to obtain the data" >&2; exit 1; }
+	mkdir -p $(OBP)
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $(OBP) obp==0.4.1
+	cd $(OBP) && python3 -m zipfile -e obp-0.4.1-*.whl . && touch .complete
+
+test: build ## Run all tests
+	$(CARGO) test $(BUILD) --workspace
+
+lint: toolchain ## Check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(BUILD) --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+crds: ## Write crds/yaml from the Rust types
+	$(CARGO) run $(BUILD) -p millrace-crds --bin crds -- crds/yaml
+
+bench: toolchain ## Benchmarks of decode, profile task and learner; ratios within one run
+	$(CARGO) run $(BUILD) -p millrace-engine --example bench_decode
+	$(CARGO) run $(BUILD) -p millrace-engine --example bench_features
+	$(CARGO) run $(BUILD) -p millrace-engine --example bench_profile
+	$(CARGO) run $(BUILD) -p millrace-engine --example bench_learn
+	sh e2e/peers/idle.sh $(BIN)
+
+bench-learner: toolchain ## The learner against Vowpal Wabbit, interleaved
+	CACHE=$(CACHE) bash e2e/peers/learners/bench.sh
+
+fuzz: ## Fuzz every decoder for FUZZ_SECONDS each
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	for target in frame event checkpoint yaml; do \
+	  $(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+clean: ## Remove build output and downloads
+	rm -rf $(CACHE)
