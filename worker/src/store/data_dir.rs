@@ -49,7 +49,9 @@ pub enum Found {
     New,
     Same,
     /// What the folder's state was built under; [`DataDir::identity`] still holds it.
-    OtherSpec { old: String },
+    OtherSpec {
+        old: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +69,9 @@ pub enum DataDirError {
          back to {found}, or choose another folder with --data"
     )]
     Partitions { folder: PathBuf, found: u32, wanted: u32 },
-    #[error("{folder} is not a data folder: it has no {IDENTITY_FILE}; run the pipeline first, or name its folder with --data")]
+    #[error(
+        "{folder} is not a data folder: it has no {IDENTITY_FILE}; run the pipeline first, or name its folder with --data"
+    )]
     NotThere { folder: PathBuf },
     #[error("{folder} is not empty and has no {IDENTITY_FILE}; choose an empty folder with --data")]
     NotEmpty { folder: PathBuf },
@@ -85,8 +89,8 @@ impl DataDir {
     /// Opens or creates a folder for a run.
     pub fn open(folder: &Path, wanted: &Wanted<'_>) -> Result<(Self, Found), DataDirError> {
         disk::create_dir(folder)?;
-        let is_foreign = read_identity(folder)?.is_none() && has_other_files(folder)?;
-        if is_foreign {
+        // In this order: another process that is just creating the folder writes the identity before anything else.
+        if has_other_files(folder)? && read_identity(folder)?.is_none() {
             return Err(DataDirError::NotEmpty { folder: folder.to_owned() });
         }
         let lock = disk::lock(folder)?;
@@ -122,9 +126,9 @@ impl DataDir {
 fn read_identity(folder: &Path) -> Result<Option<Identity>, DataDirError> {
     let path = folder.join(IDENTITY_FILE);
     match std::fs::read(&path) {
-        Ok(bytes) => sealed::unseal(&bytes, FORMAT_VERSION)
-            .map(Some)
-            .map_err(|cause| DataDirError::Identity { path, cause }),
+        Ok(bytes) => {
+            sealed::unseal(&bytes, FORMAT_VERSION).map(Some).map_err(|cause| DataDirError::Identity { path, cause })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(DiskError::new(&path, &error).into()),
     }
@@ -132,9 +136,9 @@ fn read_identity(folder: &Path) -> Result<Option<Identity>, DataDirError> {
 
 /// What a first run that was killed leaves does not count.
 fn has_other_files(folder: &Path) -> Result<bool, DiskError> {
-    let ours = ["lock", IDENTITY_TEMPORARY];
+    let no_matter = ["lock", IDENTITY_TEMPORARY, "lost+found"];
     for entry in disk::at(folder, std::fs::read_dir(folder))? {
-        if !ours.iter().any(|name| entry.as_ref().is_ok_and(|e| e.file_name() == *name)) {
+        if !no_matter.iter().any(|name| entry.as_ref().is_ok_and(|e| e.file_name() == *name)) {
             return Ok(true);
         }
     }
@@ -145,7 +149,11 @@ fn check(folder: &Path, found: &Identity, wanted: &Wanted<'_>) -> Result<(), Dat
     let folder = folder.to_owned();
     if (found.namespace.as_str(), found.name.as_str()) != (wanted.namespace, wanted.name) {
         let found = format!("{}/{}", found.namespace, found.name);
-        return Err(DataDirError::OtherPipeline { folder, found, wanted: format!("{}/{}", wanted.namespace, wanted.name) });
+        return Err(DataDirError::OtherPipeline {
+            folder,
+            found,
+            wanted: format!("{}/{}", wanted.namespace, wanted.name),
+        });
     }
     if found.partitions != wanted.partitions {
         return Err(DataDirError::Partitions { folder, found: found.partitions, wanted: wanted.partitions });
@@ -166,7 +174,8 @@ fn create_identity(folder: &Path, wanted: &Wanted<'_>) -> Result<Identity, DataD
     };
     let path = folder.join(IDENTITY_FILE);
     let damaged = |error: serde_json::Error| Unsealed::Damaged(error.to_string());
-    let bytes = sealed::seal(&identity).map_err(|e| DataDirError::Identity { path: path.clone(), cause: damaged(e) })?;
+    let bytes =
+        sealed::seal(&identity).map_err(|e| DataDirError::Identity { path: path.clone(), cause: damaged(e) })?;
     disk::replace(&path, &folder.join(IDENTITY_TEMPORARY), &bytes).map_err(DiskError::from)?;
     Ok(identity)
 }
