@@ -179,3 +179,63 @@ fn create_identity(folder: &Path, wanted: &Wanted<'_>) -> Result<Identity, DataD
     disk::replace(&path, &folder.join(IDENTITY_TEMPORARY), &bytes).map_err(DiskError::from)?;
     Ok(identity)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(spec: &'static str) -> Wanted<'static> {
+        Wanted { name: "shop", namespace: "default", partitions: 4, spec }
+    }
+
+    fn open_dir(folder: &Path, spec: &'static str) -> Result<(DataDir, Found), DataDirError> {
+        DataDir::open(folder, &wanted(spec))
+    }
+
+    #[test]
+    fn a_data_folder_belongs_to_one_pipeline_and_one_process() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        assert!(matches!(DataDir::open_read_only(&folder), Err(DataDirError::NotThere { .. })));
+        let (dir, found) = open_dir(&folder, "spec 1").unwrap();
+        assert_eq!(found, Found::New);
+        let identity = dir.identity().clone();
+        let held = LockError::Held { folder: folder.clone(), holder: std::process::id().to_string() };
+        assert_eq!(open_dir(&folder, "spec 1").err(), Some(held.into()));
+        assert_eq!(DataDir::open_read_only(&folder).unwrap().identity(), &identity, "while a run has it");
+        drop(dir);
+        let (dir, found) = open_dir(&folder, "spec 1").unwrap();
+        assert_eq!((dir.identity(), found), (&identity, Found::Same));
+        drop(dir);
+        let (dir, found) = open_dir(&folder, "spec 2").unwrap();
+        assert_eq!(found, Found::OtherSpec { old: "spec 1".to_owned() });
+        drop(dir);
+        let other = Wanted { name: "other", ..wanted("spec 1") };
+        assert!(matches!(DataDir::open(&folder, &other).err(), Some(DataDirError::OtherPipeline { .. })));
+        let other = Wanted { partitions: 8, ..wanted("spec 1") };
+        assert_eq!(
+            DataDir::open(&folder, &other).err(),
+            Some(DataDirError::Partitions { folder: folder.clone(), found: 4, wanted: 8 })
+        );
+        let second = open_dir(&parent.path().join("second"), "spec 1").unwrap().0;
+        assert_ne!(second.identity().identity, identity.identity);
+    }
+
+    #[test]
+    fn a_data_folder_that_is_damaged_or_not_ours_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::write(parent.path().join("thesis.doc"), b"").unwrap();
+        assert!(matches!(open_dir(parent.path(), "spec"), Err(DataDirError::NotEmpty { .. })));
+        assert!(!parent.path().join("lock").exists(), "it is left as it was");
+        let folder = parent.path().join("data");
+        drop(open_dir(&folder, "spec").unwrap());
+        let path = folder.join("pipeline.json");
+        let whole = std::fs::read(&path).unwrap();
+        for bit in (0..whole.len() * 8).step_by(7) {
+            let mut bad = whole.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bad).unwrap();
+            assert!(matches!(open_dir(&folder, "spec"), Err(DataDirError::Identity { .. })), "bit {bit}");
+        }
+    }
+}

@@ -1,14 +1,11 @@
 //! One suite for every store; the lineage under stores that fail; damaged files.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Mutex;
 
 use proptest::prelude::*;
 
 use super::checkpoint::{Claimant, Lineage, LineageError, Problem, Restored, State, read_manifest};
-use super::data_dir::{DataDir, DataDirError, Found, Wanted};
-use super::disk::LockError;
 use super::folder::FolderStore;
 use super::keys::{self, FileKind, TaskId, TaskKind};
 use super::manifest::{Checkpoint, FileRef, Manifest, Position, Unsealed};
@@ -205,7 +202,8 @@ fn only_the_same_pipeline_and_engine_go_on() {
 
 #[test]
 fn a_damaged_checkpoint_falls_back_and_is_named() {
-    let damage: [(&str, fn(&mut BTreeMap<String, Vec<u8>>, &str)); 3] = [
+    type Damage = fn(&mut BTreeMap<String, Vec<u8>>, &str);
+    let damage: [(&str, Damage); 3] = [
         ("missing", |objects, key| drop(objects.remove(key))),
         ("digest", |objects, key| objects.get_mut(key).unwrap()[0] ^= 1),
         ("bytes", |objects, key| objects.get_mut(key).unwrap().truncate(1)),
@@ -398,6 +396,9 @@ enum Injected {
     Late,
 }
 
+/// From which call on it is done, key, expected version, bytes.
+type LateWrite = (usize, String, Option<Version>, Vec<u8>);
+
 /// A store whose `fail_at`-th call goes wrong; if `crash`, all later ones fail.
 struct Faulty<'s> {
     inner: &'s MemoryStore,
@@ -405,7 +406,7 @@ struct Faulty<'s> {
     fail_at: usize,
     crash: bool,
     calls: Mutex<usize>,
-    late: Mutex<Option<(usize, String, Option<Version>, Vec<u8>)>>,
+    late: Mutex<Option<LateWrite>>,
 }
 
 impl Faulty<'_> {
@@ -541,59 +542,4 @@ fn a_store_that_does_not_answer_is_not_a_store_without_checkpoints() {
     std::fs::remove_dir_all(folder.path().join("store")).unwrap();
     assert!(matches!(Lineage::claim(&store, &task(), &claimant("a")).err(), Some(LineageError::Store(_))));
     assert!(matches!(read_manifest(&store, &task()), Err(LineageError::Store(_))));
-}
-
-fn wanted(spec: &'static str) -> Wanted<'static> {
-    Wanted { name: "shop", namespace: "default", partitions: 4, spec }
-}
-
-fn open_dir(folder: &Path, spec: &'static str) -> Result<(DataDir, Found), DataDirError> {
-    DataDir::open(folder, &wanted(spec))
-}
-
-#[test]
-fn a_data_folder_belongs_to_one_pipeline_and_one_process() {
-    let parent = tempfile::tempdir().unwrap();
-    let folder = parent.path().join("data");
-    assert!(matches!(DataDir::open_read_only(&folder), Err(DataDirError::NotThere { .. })));
-    let (dir, found) = open_dir(&folder, "spec 1").unwrap();
-    assert_eq!(found, Found::New);
-    let identity = dir.identity().clone();
-    let held = LockError::Held { folder: folder.clone(), holder: std::process::id().to_string() };
-    assert_eq!(open_dir(&folder, "spec 1").err(), Some(held.into()));
-    assert_eq!(DataDir::open_read_only(&folder).unwrap().identity(), &identity, "while a run has it");
-    drop(dir);
-    let (dir, found) = open_dir(&folder, "spec 1").unwrap();
-    assert_eq!((dir.identity(), found), (&identity, Found::Same));
-    drop(dir);
-    let (dir, found) = open_dir(&folder, "spec 2").unwrap();
-    assert_eq!(found, Found::OtherSpec { old: "spec 1".to_owned() });
-    drop(dir);
-    let other = Wanted { name: "other", ..wanted("spec 1") };
-    assert!(matches!(DataDir::open(&folder, &other).err(), Some(DataDirError::OtherPipeline { .. })));
-    let other = Wanted { partitions: 8, ..wanted("spec 1") };
-    assert_eq!(
-        DataDir::open(&folder, &other).err(),
-        Some(DataDirError::Partitions { folder: folder.clone(), found: 4, wanted: 8 })
-    );
-    let second = open_dir(&parent.path().join("second"), "spec 1").unwrap().0;
-    assert_ne!(second.identity().identity, identity.identity);
-}
-
-#[test]
-fn a_data_folder_that_is_damaged_or_not_ours_is_refused() {
-    let parent = tempfile::tempdir().unwrap();
-    std::fs::write(parent.path().join("thesis.doc"), b"").unwrap();
-    assert!(matches!(open_dir(parent.path(), "spec"), Err(DataDirError::NotEmpty { .. })));
-    assert!(!parent.path().join("lock").exists(), "it is left as it was");
-    let folder = parent.path().join("data");
-    drop(open_dir(&folder, "spec").unwrap());
-    let path = folder.join("pipeline.json");
-    let whole = std::fs::read(&path).unwrap();
-    for bit in (0..whole.len() * 8).step_by(7) {
-        let mut bad = whole.clone();
-        bad[bit / 8] ^= 1 << (bit % 8);
-        std::fs::write(&path, bad).unwrap();
-        assert!(matches!(open_dir(&folder, "spec"), Err(DataDirError::Identity { .. })), "bit {bit}");
-    }
 }
