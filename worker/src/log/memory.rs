@@ -87,8 +87,11 @@ impl Log for MemoryLog {
 
     fn status(&self) -> LogStatus {
         let partitions = self.partitions();
-        let status =
-            |(p, found): (&LogPartition, &Partition)| PartitionStatus { partition: p.clone(), start: found.start, end: found.end() };
+        let status = |(p, found): (&LogPartition, &Partition)| PartitionStatus {
+            partition: p.clone(),
+            start: found.start,
+            end: found.end(),
+        };
         LogStatus { bytes_on_disk: 0, partitions: partitions.iter().map(status).collect() }
     }
 }

@@ -73,15 +73,19 @@ fn read_ranges(log: &dyn Log) {
     let partition = events(0);
     let batch: Vec<_> = (1..=10).map(|i| (partition.clone(), bytes(i, 10))).collect();
     log.append(&batch).unwrap();
-    let offsets =
-        |from, max| log.read(&partition, from, max).map(|some| some.iter().map(|(offset, _)| *offset).collect::<Vec<_>>());
+    let offsets = |from, max| {
+        log.read(&partition, from, max).map(|some| some.iter().map(|(offset, _)| *offset).collect::<Vec<_>>())
+    };
     assert_eq!(offsets(1, 1 << 20), Ok((1..=10).collect()));
     assert_eq!(offsets(4, 30), Ok(vec![4, 5, 6]));
     assert_eq!(offsets(4, 35), Ok(vec![4, 5, 6]));
     assert_eq!(offsets(4, 0), Ok(vec![4]), "at least one");
     assert_eq!(offsets(10, 1), Ok(vec![10]));
     assert_eq!(offsets(11, 100), Ok(vec![]));
-    assert_eq!(log.read(&partition, 12, 100), Err(ReadError::BeyondEnd { partition: partition.clone(), from: 12, end: 11 }));
+    assert_eq!(
+        log.read(&partition, 12, 100),
+        Err(ReadError::BeyondEnd { partition: partition.clone(), from: 12, end: 11 })
+    );
     assert_eq!(log.read(&partition, 0, 100), Err(ReadError::Trimmed { partition, from: 0, oldest: 1 }));
 }
 
@@ -126,7 +130,10 @@ fn trimming(log: &dyn Log) {
     log.trim(&partition, 71).unwrap();
     let start = log.start(&partition).unwrap();
     assert!((2..=71).contains(&start), "whole segments below 71 are gone, nothing above: {start}");
-    assert_eq!(log.read(&partition, start - 1, 1), Err(ReadError::Trimmed { partition: partition.clone(), from: start - 1, oldest: start }));
+    assert_eq!(
+        log.read(&partition, start - 1, 1),
+        Err(ReadError::Trimmed { partition: partition.clone(), from: start - 1, oldest: start })
+    );
     let expected: Vec<_> = (start..=100).map(|i| (i, bytes(i, 100))).collect();
     assert_eq!(read_all(log, &partition, 1000), Ok(expected));
     assert_eq!(log.trim(&partition, 5), Ok(()), "below the start");
@@ -248,7 +255,8 @@ fn check_step(log: &dyn Log, model: &mut BTreeMap<u32, Vec<Vec<u8>>>, step: Step
                 Ok(found) => {
                     assert!((start..=end).contains(&from));
                     assert_eq!(found.is_empty(), from == end);
-                    let expected: Vec<_> = (from..).zip(records[from as usize - 1..].iter().cloned()).take(found.len()).collect();
+                    let expected: Vec<_> =
+                        (from..).zip(records[from as usize - 1..].iter().cloned()).take(found.len()).collect();
                     assert_eq!(found, expected);
                 }
                 Err(ReadError::Trimmed { oldest, .. }) => assert!(from < start && oldest == start),

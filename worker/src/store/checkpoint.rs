@@ -4,14 +4,14 @@
 //! raises its epoch, so a manifest with our epoch and owner was written by us, and any other means that somebody took
 //! over. After a write whose end is unknown the manifest is read again before anything else is done.
 
-use std::sync::Arc;
-
 use super::keys::{self, FileKind, Named, TaskId};
 use super::manifest::{Checkpoint, FORMAT_VERSION, FileRef, Manifest, Position, Unsealed};
 use super::{Outcome, Store, StoreError, Version};
 
 /// More deltas than this ask for a base.
 const MAX_DELTAS: usize = 8;
+
+const MAX_CLAIM_ATTEMPTS: usize = 10;
 
 /// Who claims a task, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +80,8 @@ fn join(problems: &[Problem]) -> String {
 }
 
 /// A claimed task.
-pub struct Lineage {
-    store: Arc<dyn Store>,
+pub struct Lineage<'s> {
+    store: &'s dyn Store,
     task: TaskId,
     manifest: Manifest,
     version: Version,
@@ -92,43 +92,23 @@ pub struct Lineage {
     in_doubt: bool,
 }
 
-impl Lineage {
+impl<'s> Lineage<'s> {
     /// Takes a task over: raises its epoch, which stops its former owner, then loads its newest usable checkpoint.
     /// `None`: it never had one.
     pub fn claim(
-        store: Arc<dyn Store>,
+        store: &'s dyn Store,
         task: &TaskId,
         claimant: &Claimant,
     ) -> Result<(Self, Option<Restored>), LineageError> {
-        let key = keys::manifest(task);
-        let found = read_manifest(store.as_ref(), task)?;
-        if let Some((manifest, _)) = &found {
-            check_claim(manifest, claimant)?;
+        for _ in 0..MAX_CLAIM_ATTEMPTS {
+            if let Some((manifest, version)) = try_claim(store, task, claimant)? {
+                let task = task.clone();
+                let mut lineage = Self { store, task, manifest, version, files_written: 0, writes: 0, in_doubt: false };
+                let restored = lineage.restore()?;
+                return Ok((lineage, restored));
+            }
         }
-        let expected = found.as_ref().map(|(_, version)| version.clone());
-        let epoch = found.as_ref().map_or(0, |(manifest, _)| manifest.epoch) + 1;
-        let manifest = Manifest {
-            format_version: FORMAT_VERSION,
-            pipeline: claimant.pipeline.clone(),
-            task: task.clone(),
-            epoch,
-            owner: claimant.owner.clone(),
-            engine_version: claimant.engine_version,
-            released: false,
-            write_token: format!("{}/{epoch}/0", claimant.owner),
-            checkpoints: found.map(|(manifest, _)| manifest.checkpoints).unwrap_or_default(),
-        };
-        let bytes = manifest.encode().map_err(|what| LineageError::Invalid { task: task.clone(), what })?;
-        let version = match store.swap(&key, expected.as_ref(), &bytes) {
-            Outcome::Done(version) => version,
-            Outcome::Failed(error) => return Err(error.into()),
-            Outcome::Conflict => confirm(store.as_ref(), &manifest, None)?,
-            Outcome::Unknown(error) => confirm(store.as_ref(), &manifest, Some(error))?,
-        };
-        let mut lineage =
-            Self { store, task: task.clone(), manifest, version, files_written: 0, writes: 0, in_doubt: false };
-        let restored = lineage.restore()?;
-        Ok((lineage, restored))
+        Err(StoreError::new(&keys::manifest(task), "it changes all the time").into())
     }
 
     pub fn epoch(&self) -> u64 {
@@ -158,8 +138,9 @@ impl Lineage {
         oldest.map_or(0, |offset| offset.saturating_sub(1))
     }
 
-    /// Writes a checkpoint. All effects of records below its offset must be acknowledged before. If this fails, the
-    /// last checkpoint stands, or (after an unknown end) this one does; the next commit has to be a base or the same.
+    /// Writes a checkpoint. All effects of records below its offset must be acknowledged before. If this fails, either
+    /// the last checkpoint stands or this one: a delta has to hold, in absolute values, all that changed since the last
+    /// commit that *succeeded*.
     pub fn commit(&mut self, state: &State, position: Position) -> Result<(), LineageError> {
         self.write_checkpoint(state, position, false)
     }
@@ -182,8 +163,7 @@ impl Lineage {
         };
         files.push(self.write_file(kind, bytes)?);
         let mut next = self.manifest.clone();
-        let checkpoint =
-            Checkpoint { epoch: next.epoch, position, engine_version: next.engine_version, files };
+        let checkpoint = Checkpoint { epoch: next.epoch, position, engine_version: next.engine_version, files };
         next.checkpoints.insert(0, checkpoint);
         next.checkpoints = thin(next.checkpoints, |_| true);
         next.released = released;
@@ -238,7 +218,7 @@ impl Lineage {
         if !self.in_doubt {
             return Ok(());
         }
-        let found = read_manifest(self.store.as_ref(), &self.task)?;
+        let found = read_manifest(self.store, &self.task)?;
         let (manifest, version) = found.ok_or_else(|| missing(&self.task))?;
         if (manifest.epoch, &manifest.owner) != (self.manifest.epoch, &self.manifest.owner) {
             return Err(fenced(&manifest));
@@ -254,24 +234,35 @@ impl Lineage {
         self.resolve()?;
         let young = |c: &Checkpoint| now_unix_ms.saturating_sub(c.position.written_at_unix_ms) <= retain_ms;
         let kept = thin(self.manifest.checkpoints.clone(), young);
-        if kept.len() < self.manifest.checkpoints.len() {
-            let next = Manifest { checkpoints: kept, ..self.manifest.clone() };
+        let forgets = kept.len() < self.manifest.checkpoints.len();
+        let next = Manifest { checkpoints: kept, ..self.manifest.clone() };
+        let garbage = self.garbage(&next)?;
+        if forgets || !garbage.is_empty() {
+            // Also when it says the same as before: a late write of ours, which may name some of this, fails from now on.
             self.replace(next)?;
         }
-        let named: Vec<_> = self.manifest.files().into_iter().map(|f| f.key.clone()).collect();
-        let mut garbage = Vec::new();
-        for listed in self.store.list(&keys::task(&self.task))? {
-            if let Some(Named::File { epoch, number, .. }) = keys::parse(&listed.key) {
-                if epoch <= self.manifest.epoch && named.binary_search(&listed.key).is_err() {
-                    garbage.push((epoch, number, listed.key));
-                }
-            }
-        }
-        garbage.sort();
         for (_, _, key) in &garbage {
             self.store.delete(key)?;
         }
         Ok(garbage.len())
+    }
+
+    /// Files that a manifest does not name, oldest first.
+    fn garbage(&self, manifest: &Manifest) -> Result<Vec<(u64, u64, String)>, StoreError> {
+        let named: Vec<_> = manifest.files().into_iter().map(|f| f.key.as_str()).collect();
+        let mut garbage = Vec::new();
+        for listed in self.store.list(&keys::task(&self.task))? {
+            match keys::parse(&listed.key) {
+                Some(Named::File { epoch, number, .. })
+                    if epoch <= manifest.epoch && named.binary_search(&listed.key.as_str()).is_err() =>
+                {
+                    garbage.push((epoch, number, listed.key));
+                }
+                _ => {}
+            }
+        }
+        garbage.sort();
+        Ok(garbage)
     }
 
     /// Loads the newest checkpoint whose files are all whole; the manifest in memory forgets the ones before it.
@@ -279,7 +270,7 @@ impl Lineage {
         let mut damaged: Vec<Problem> = Vec::new();
         while let Some(checkpoint) = self.newest().cloned() {
             let known_bad = checkpoint.files.iter().any(|f| damaged.iter().any(|d| d.key == f.key));
-            let loaded = if known_bad { Ok(Vec::new()) } else { load(self.store.as_ref(), &checkpoint)? };
+            let loaded = if known_bad { Ok(Vec::new()) } else { load(self.store, &checkpoint)? };
             match loaded {
                 Ok(mut files) if !files.is_empty() => {
                     let base = files.remove(0);
@@ -334,14 +325,41 @@ fn check_claim(found: &Manifest, claimant: &Claimant) -> Result<(), LineageError
     Ok(())
 }
 
-/// Whether a claim whose write did not simply succeed is there.
-fn confirm(store: &dyn Store, ours: &Manifest, error: Option<StoreError>) -> Result<Version, LineageError> {
-    let found = read_manifest(store, &ours.task)?;
-    match (found, error) {
-        (Some((found, version)), _) if found.write_token == ours.write_token => Ok(version),
-        (Some((found, _)), _) if found.epoch >= ours.epoch => Err(fenced(&found)),
+/// Raises the epoch. `None`: the former owner was faster with a commit of its own.
+fn try_claim(
+    store: &dyn Store,
+    task: &TaskId,
+    claimant: &Claimant,
+) -> Result<Option<(Manifest, Version)>, LineageError> {
+    let found = read_manifest(store, task)?;
+    if let Some((manifest, _)) = &found {
+        check_claim(manifest, claimant)?;
+    }
+    let expected = found.as_ref().map(|(_, version)| version.clone());
+    let epoch = found.as_ref().map_or(0, |(manifest, _)| manifest.epoch) + 1;
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        pipeline: claimant.pipeline.clone(),
+        task: task.clone(),
+        epoch,
+        owner: claimant.owner.clone(),
+        engine_version: claimant.engine_version,
+        released: false,
+        write_token: format!("{}/{epoch}/0", claimant.owner),
+        checkpoints: found.map(|(manifest, _)| manifest.checkpoints).unwrap_or_default(),
+    };
+    let bytes = manifest.encode().map_err(|what| LineageError::Invalid { task: task.clone(), what })?;
+    let unknown = match store.swap(&keys::manifest(task), expected.as_ref(), &bytes) {
+        Outcome::Done(version) => return Ok(Some((manifest, version))),
+        Outcome::Failed(error) => return Err(error.into()),
+        Outcome::Conflict => None,
+        Outcome::Unknown(error) => Some(error),
+    };
+    match (read_manifest(store, task)?, unknown) {
+        (Some((found, version)), _) if found.write_token == manifest.write_token => Ok(Some((manifest, version))),
+        (Some((found, _)), _) if found.epoch >= epoch => Err(fenced(&found)),
         (_, Some(error)) => Err(error.into()),
-        (_, None) => Err(missing(&ours.task)),
+        (_, None) => Ok(None),
     }
 }
 

@@ -49,7 +49,9 @@ pub enum Found {
     New,
     Same,
     /// What the folder's state was built under; [`DataDir::identity`] still holds it.
-    OtherSpec { old: String },
+    OtherSpec {
+        old: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +69,9 @@ pub enum DataDirError {
          back to {found}, or choose another folder with --data"
     )]
     Partitions { folder: PathBuf, found: u32, wanted: u32 },
-    #[error("{folder} is not a data folder: it has no {IDENTITY_FILE}; run the pipeline first, or name its folder with --data")]
+    #[error(
+        "{folder} is not a data folder: it has no {IDENTITY_FILE}; run the pipeline first, or name its folder with --data"
+    )]
     NotThere { folder: PathBuf },
     #[error("{folder} is not empty and has no {IDENTITY_FILE}; choose an empty folder with --data")]
     NotEmpty { folder: PathBuf },
@@ -85,8 +89,8 @@ impl DataDir {
     /// Opens or creates a folder for a run.
     pub fn open(folder: &Path, wanted: &Wanted<'_>) -> Result<(Self, Found), DataDirError> {
         disk::create_dir(folder)?;
-        let is_foreign = read_identity(folder)?.is_none() && has_other_files(folder)?;
-        if is_foreign {
+        // In this order: another process that is just creating the folder writes the identity before anything else.
+        if has_other_files(folder)? && read_identity(folder)?.is_none() {
             return Err(DataDirError::NotEmpty { folder: folder.to_owned() });
         }
         let lock = disk::lock(folder)?;
@@ -122,9 +126,9 @@ impl DataDir {
 fn read_identity(folder: &Path) -> Result<Option<Identity>, DataDirError> {
     let path = folder.join(IDENTITY_FILE);
     match std::fs::read(&path) {
-        Ok(bytes) => sealed::unseal(&bytes, FORMAT_VERSION)
-            .map(Some)
-            .map_err(|cause| DataDirError::Identity { path, cause }),
+        Ok(bytes) => {
+            sealed::unseal(&bytes, FORMAT_VERSION).map(Some).map_err(|cause| DataDirError::Identity { path, cause })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(DiskError::new(&path, &error).into()),
     }
@@ -132,9 +136,9 @@ fn read_identity(folder: &Path) -> Result<Option<Identity>, DataDirError> {
 
 /// What a first run that was killed leaves does not count.
 fn has_other_files(folder: &Path) -> Result<bool, DiskError> {
-    let ours = ["lock", IDENTITY_TEMPORARY];
+    let no_matter = ["lock", IDENTITY_TEMPORARY, "lost+found"];
     for entry in disk::at(folder, std::fs::read_dir(folder))? {
-        if !ours.iter().any(|name| entry.as_ref().is_ok_and(|e| e.file_name() == *name)) {
+        if !no_matter.iter().any(|name| entry.as_ref().is_ok_and(|e| e.file_name() == *name)) {
             return Ok(true);
         }
     }
@@ -145,7 +149,11 @@ fn check(folder: &Path, found: &Identity, wanted: &Wanted<'_>) -> Result<(), Dat
     let folder = folder.to_owned();
     if (found.namespace.as_str(), found.name.as_str()) != (wanted.namespace, wanted.name) {
         let found = format!("{}/{}", found.namespace, found.name);
-        return Err(DataDirError::OtherPipeline { folder, found, wanted: format!("{}/{}", wanted.namespace, wanted.name) });
+        return Err(DataDirError::OtherPipeline {
+            folder,
+            found,
+            wanted: format!("{}/{}", wanted.namespace, wanted.name),
+        });
     }
     if found.partitions != wanted.partitions {
         return Err(DataDirError::Partitions { folder, found: found.partitions, wanted: wanted.partitions });
@@ -166,7 +174,68 @@ fn create_identity(folder: &Path, wanted: &Wanted<'_>) -> Result<Identity, DataD
     };
     let path = folder.join(IDENTITY_FILE);
     let damaged = |error: serde_json::Error| Unsealed::Damaged(error.to_string());
-    let bytes = sealed::seal(&identity).map_err(|e| DataDirError::Identity { path: path.clone(), cause: damaged(e) })?;
+    let bytes =
+        sealed::seal(&identity).map_err(|e| DataDirError::Identity { path: path.clone(), cause: damaged(e) })?;
     disk::replace(&path, &folder.join(IDENTITY_TEMPORARY), &bytes).map_err(DiskError::from)?;
     Ok(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(spec: &'static str) -> Wanted<'static> {
+        Wanted { name: "shop", namespace: "default", partitions: 4, spec }
+    }
+
+    fn open_dir(folder: &Path, spec: &'static str) -> Result<(DataDir, Found), DataDirError> {
+        DataDir::open(folder, &wanted(spec))
+    }
+
+    #[test]
+    fn a_data_folder_belongs_to_one_pipeline_and_one_process() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        assert!(matches!(DataDir::open_read_only(&folder), Err(DataDirError::NotThere { .. })));
+        let (dir, found) = open_dir(&folder, "spec 1").unwrap();
+        assert_eq!(found, Found::New);
+        let identity = dir.identity().clone();
+        let held = LockError::Held { folder: folder.clone(), holder: std::process::id().to_string() };
+        assert_eq!(open_dir(&folder, "spec 1").err(), Some(held.into()));
+        assert_eq!(DataDir::open_read_only(&folder).unwrap().identity(), &identity, "while a run has it");
+        drop(dir);
+        let (dir, found) = open_dir(&folder, "spec 1").unwrap();
+        assert_eq!((dir.identity(), found), (&identity, Found::Same));
+        drop(dir);
+        let (dir, found) = open_dir(&folder, "spec 2").unwrap();
+        assert_eq!(found, Found::OtherSpec { old: "spec 1".to_owned() });
+        drop(dir);
+        let other = Wanted { name: "other", ..wanted("spec 1") };
+        assert!(matches!(DataDir::open(&folder, &other).err(), Some(DataDirError::OtherPipeline { .. })));
+        let other = Wanted { partitions: 8, ..wanted("spec 1") };
+        assert_eq!(
+            DataDir::open(&folder, &other).err(),
+            Some(DataDirError::Partitions { folder: folder.clone(), found: 4, wanted: 8 })
+        );
+        let second = open_dir(&parent.path().join("second"), "spec 1").unwrap().0;
+        assert_ne!(second.identity().identity, identity.identity);
+    }
+
+    #[test]
+    fn a_data_folder_that_is_damaged_or_not_ours_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::write(parent.path().join("thesis.doc"), b"").unwrap();
+        assert!(matches!(open_dir(parent.path(), "spec"), Err(DataDirError::NotEmpty { .. })));
+        assert!(!parent.path().join("lock").exists(), "it is left as it was");
+        let folder = parent.path().join("data");
+        drop(open_dir(&folder, "spec").unwrap());
+        let path = folder.join("pipeline.json");
+        let whole = std::fs::read(&path).unwrap();
+        for bit in (0..whole.len() * 8).step_by(7) {
+            let mut bad = whole.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bad).unwrap();
+            assert!(matches!(open_dir(&folder, "spec"), Err(DataDirError::Identity { .. })), "bit {bit}");
+        }
+    }
 }

@@ -25,9 +25,8 @@ pub fn list(store: &dyn Store) -> Result<Vec<TaskCheckpoints>, StoreError> {
         }
     }
     tasks.sort();
-    let show = |(task, stored_bytes): (TaskId, u64)| {
-        Ok(TaskCheckpoints { manifest: show(store, &task)?, task, stored_bytes })
-    };
+    let show =
+        |(task, stored_bytes): (TaskId, u64)| Ok(TaskCheckpoints { manifest: show(store, &task)?, task, stored_bytes });
     tasks.into_iter().map(show).collect()
 }
 

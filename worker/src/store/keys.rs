@@ -149,7 +149,9 @@ mod tests {
         assert_eq!(file(&task, FileKind::Base, 3, 12), "tasks/ingest/events-0/base-0000000003-0000000012");
         assert_eq!(file(&task, FileKind::Delta, 3, 13), "tasks/ingest/events-0/delta-0000000003-0000000013");
         assert_eq!(manifest(&TaskId::new(TaskKind::Model, "../ä")), "tasks/model/%2e.%2f%c3%a4/manifest");
-        for bad in ["", "tasks/", "tasks/x/a/manifest", "tasks/model/a/base-1-2", "tasks/model/a/b/c", "tasks/model/a/x"] {
+        for bad in
+            ["", "tasks/", "tasks/x/a/manifest", "tasks/model/a/base-1-2", "tasks/model/a/b/c", "tasks/model/a/x"]
+        {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::keys::{FileKind, TaskId};
-use super::sealed::{self, hex};
 pub use super::sealed::Unsealed;
+use super::sealed::{self, hex};
 
 pub const FORMAT_VERSION: u32 = 1;
 

@@ -1,0 +1,545 @@
+//! One suite for every store; the lineage under stores that fail; damaged files.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::checkpoint::{Claimant, Lineage, LineageError, Problem, Restored, State, read_manifest};
+use super::folder::FolderStore;
+use super::keys::{self, FileKind, TaskId, TaskKind};
+use super::manifest::{Checkpoint, FileRef, Manifest, Position, Unsealed};
+use super::memory::MemoryStore;
+use super::*;
+
+fn task() -> TaskId {
+    TaskId::new(TaskKind::Model, "ctr")
+}
+
+fn claimant(owner: &str) -> Claimant {
+    Claimant { pipeline: "p1".to_owned(), owner: owner.to_owned(), engine_version: 1 }
+}
+
+fn position(log_offset: u64) -> Position {
+    let written_at_unix_ms = log_offset as i64 * 1_000;
+    Position { log_offset, frame_checksum: log_offset * 3, generation: 1, spec_digest: 7, written_at_unix_ms }
+}
+
+fn base(text: &str) -> State {
+    State::Base(text.as_bytes().to_vec())
+}
+
+fn delta(text: &str) -> State {
+    State::Delta(text.as_bytes().to_vec())
+}
+
+fn claim<'s>(store: &'s dyn Store, owner: &str) -> (Lineage<'s>, Option<Restored>) {
+    Lineage::claim(store, &task(), &claimant(owner)).unwrap()
+}
+
+/// What is restored, as the texts of the files.
+fn texts(restored: &Restored) -> Vec<String> {
+    let files = std::iter::once(&restored.base).chain(&restored.deltas);
+    files.map(|bytes| String::from_utf8(bytes.clone()).unwrap()).collect()
+}
+
+fn version(outcome: Outcome) -> Version {
+    match outcome {
+        Outcome::Done(version) => version,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn store_suite(store: &dyn Store) {
+    assert_eq!(store.get("tasks/model/a/manifest"), Ok(None));
+    assert_eq!(store.list(""), Ok(vec![]));
+    let first = version(store.put("tasks/model/a/base-1", b"one"));
+    assert_eq!(store.put("tasks/model/a/base-1", b"two"), Outcome::Conflict, "never changed");
+    let found = store.get("tasks/model/a/base-1").unwrap().unwrap();
+    assert_eq!((found.bytes.as_slice(), &found.version), (&b"one"[..], &first));
+
+    let key = "tasks/model/a/manifest";
+    assert_eq!(store.swap(key, Some(&first), b"x"), Outcome::Conflict, "there is none");
+    let one = version(store.swap(key, None, b"x"));
+    assert_eq!(store.swap(key, None, b"y"), Outcome::Conflict, "there is one");
+    let two = version(store.swap(key, Some(&one), b"y"));
+    assert_ne!(one, two);
+    assert_eq!(store.swap(key, Some(&one), b"z"), Outcome::Conflict, "it was replaced");
+    assert_eq!(store.get(key).unwrap().unwrap().bytes, b"y");
+
+    version(store.put("tasks/model/b/base-1", &[]));
+    let listed = |prefix| store.list(prefix).unwrap().into_iter().map(|l| (l.key, l.size_bytes)).collect::<Vec<_>>();
+    let of_a = vec![("tasks/model/a/base-1".to_owned(), 3), (key.to_owned(), 1)];
+    assert_eq!(listed("tasks/model/a/"), of_a);
+    assert_eq!(listed("tasks/model/a/b"), of_a[..1]);
+    assert_eq!(listed("tasks/").len(), 3);
+    assert_eq!(store.delete("tasks/model/a/base-1"), Ok(()));
+    assert_eq!(store.delete("tasks/model/a/base-1"), Ok(()), "there is none any more");
+    assert_eq!(store.get("tasks/model/a/base-1"), Ok(None));
+}
+
+/// Of many that swap at once, each version is replaced by one.
+fn swap_race(store: &dyn Store) {
+    let won = Mutex::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let won = &won;
+            scope.spawn(move || {
+                for i in 0..20 {
+                    let expected = store.get("tasks/x").unwrap().map(|object| object.version);
+                    match store.swap("tasks/x", expected.as_ref(), format!("{thread} {i}").as_bytes()) {
+                        Outcome::Done(_) => *won.lock().unwrap() += 1,
+                        Outcome::Conflict => {}
+                        other => panic!("{other:?}"),
+                    }
+                    let all = store.get("tasks/x").unwrap().unwrap();
+                    assert!(all.bytes.contains(&b' '), "whole");
+                }
+            });
+        }
+    });
+    assert!(*won.lock().unwrap() >= 20);
+}
+
+#[test]
+fn stores_keep_the_contract() {
+    store_suite(&MemoryStore::default());
+    swap_race(&MemoryStore::default());
+    let folder = tempfile::tempdir().unwrap();
+    store_suite(&FolderStore::open(&folder.path().join("a")).unwrap());
+    swap_race(&FolderStore::open(&folder.path().join("b")).unwrap());
+}
+
+#[test]
+fn a_folder_store_keeps_to_its_folder_and_tidies_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let store = FolderStore::open(&root).unwrap();
+    for key in ["", "/etc/x", "../x", "a/../b", "a//b", "a/", ".hidden", "a/.tmp-1"] {
+        assert!(matches!(store.put(key, b"x"), Outcome::Failed(_)), "{key}");
+        assert!(store.get(key).is_err() && store.delete(key).is_err(), "{key}");
+    }
+    version(store.put("tasks/a", b"x"));
+    std::fs::write(root.join("tasks/.tmp-1-1"), b"half").unwrap();
+    assert_eq!(store.list("").unwrap().len(), 1, "half-written files are not objects");
+    FolderStore::open(&root).unwrap();
+    assert!(!root.join("tasks/.tmp-1-1").exists());
+    std::fs::remove_dir_all(&root).unwrap();
+    assert!(store.get("tasks/a").is_err(), "a store that is gone does not say that there is nothing");
+    assert!(store.list("").is_err() && store.delete("tasks/a").is_err());
+}
+
+#[test]
+fn checkpoints_come_back_and_epochs_rise() {
+    let store = MemoryStore::default();
+    let (mut lineage, restored) = claim(&store, "a");
+    assert_eq!((lineage.epoch(), restored, lineage.oldest_retained_offset()), (1, None, 0));
+    assert!(lineage.wants_base());
+    assert!(matches!(lineage.commit(&delta("d"), position(5)), Err(LineageError::Invalid { .. })));
+    lineage.commit(&base("b10"), position(10)).unwrap();
+    assert!(!lineage.wants_base());
+    lineage.commit(&delta("d20"), position(20)).unwrap();
+    assert!(
+        matches!(lineage.commit(&delta("d19"), position(19)), Err(LineageError::Invalid { .. })),
+        "offsets never fall"
+    );
+    let (lineage, restored) = claim(&store, "b");
+    let restored = restored.unwrap();
+    assert_eq!(texts(&restored), ["b10", "d20"]);
+    assert_eq!((restored.checkpoint.position, restored.checkpoint.epoch, restored.damaged), (position(20), 1, vec![]));
+    assert_eq!((lineage.epoch(), lineage.oldest_retained_offset()), (2, 9));
+    assert_eq!(claim(&store, "c").0.epoch(), 3);
+}
+
+#[test]
+fn many_or_long_deltas_ask_for_a_base() {
+    let store = MemoryStore::default();
+    let (mut lineage, _) = claim(&store, "a");
+    lineage.commit(&base("0123456789"), position(1)).unwrap();
+    lineage.commit(&delta("0123456789"), position(2)).unwrap();
+    assert!(!lineage.wants_base());
+    lineage.commit(&delta("0"), position(3)).unwrap();
+    assert!(lineage.wants_base(), "deltas are longer than the base");
+    lineage.commit(&base("0123456789"), position(4)).unwrap();
+    for i in 0..8 {
+        assert!(!lineage.wants_base(), "{i}");
+        lineage.commit(&delta("0"), position(5 + i)).unwrap();
+    }
+    assert!(lineage.wants_base(), "eight deltas");
+}
+
+#[test]
+fn a_stale_owner_is_fenced() {
+    let store = MemoryStore::default();
+    let (mut stale, _) = claim(&store, "a");
+    stale.commit(&base("b10"), position(10)).unwrap();
+    let (mut owner, _) = claim(&store, "b");
+    let fenced = || Err(LineageError::Fenced { task: task(), owner: "b".to_owned(), epoch: 2 });
+    assert_eq!(stale.commit(&delta("stale"), position(20)), fenced());
+    owner.commit(&delta("d15"), position(15)).unwrap();
+    assert_eq!(stale.commit(&delta("stale"), position(30)), fenced());
+    assert_eq!(stale.collect_garbage(1 << 40, 0).map(|_| ()), fenced());
+    assert_eq!(texts(&claim(&store, "c").1.unwrap()), ["b10", "d15"]);
+}
+
+#[test]
+fn only_the_same_pipeline_and_engine_go_on() {
+    let store = MemoryStore::default();
+    let (mut lineage, _) = claim(&store, "a");
+    lineage.commit(&base("b"), position(1)).unwrap();
+    let other = Claimant { pipeline: "p2".to_owned(), ..claimant("b") };
+    let refused = Lineage::claim(&store, &task(), &other).err();
+    assert!(matches!(refused, Some(LineageError::OtherPipeline { .. })), "{refused:?}");
+    let newer = Claimant { engine_version: 2, ..claimant("b") };
+    let refused = Lineage::claim(&store, &task(), &newer).err();
+    assert_eq!(refused, Some(LineageError::EngineVersion { task: task(), found: 1, ours: 2 }));
+    lineage.release(&delta("d"), position(2)).unwrap();
+    assert_eq!(texts(&Lineage::claim(&store, &task(), &newer).unwrap().1.unwrap()), ["b", "d"]);
+    let refused = Lineage::claim(&store, &task(), &claimant("c")).err();
+    assert!(matches!(refused, Some(LineageError::EngineVersion { .. })), "going back needs a release as well");
+    Lineage::claim(&store, &task(), &newer).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_falls_back_and_is_named() {
+    type Damage = fn(&mut BTreeMap<String, Vec<u8>>, &str);
+    let damage: [(&str, Damage); 3] = [
+        ("missing", |objects, key| drop(objects.remove(key))),
+        ("digest", |objects, key| objects.get_mut(key).unwrap()[0] ^= 1),
+        ("bytes", |objects, key| objects.get_mut(key).unwrap().truncate(1)),
+    ];
+    let key = |kind, number| keys::file(&task(), kind, 1, number);
+    let cases = [
+        (key(FileKind::Delta, 4), vec!["b30"]),
+        (key(FileKind::Base, 3), vec!["b10", "d20"]),
+        (key(FileKind::Base, 1), vec!["b30", "d40"]),
+    ];
+    for (what, damage) in damage {
+        for (key, expected) in &cases {
+            let store = MemoryStore::default();
+            let (mut lineage, _) = claim(&store, "a");
+            lineage.commit(&base("b10"), position(10)).unwrap();
+            lineage.commit(&delta("d20"), position(20)).unwrap();
+            lineage.commit(&base("b30"), position(30)).unwrap();
+            lineage.commit(&delta("d40"), position(40)).unwrap();
+            damage(&mut store.objects(), key);
+            let problems = inspect::verify(&store).unwrap();
+            assert!(problems.len() == 1 && problems[0].key == *key && problems[0].what.contains(what), "{problems:?}");
+            let (mut next, restored) = claim(&store, "b");
+            let restored = restored.unwrap();
+            assert_eq!(texts(&restored), *expected);
+            let named: Vec<_> = restored.damaged.iter().map(|p| &p.key).collect();
+            assert_eq!(named, if expected.len() == 2 && expected[0] == "b30" { vec![] } else { vec![key] });
+            // It goes on from there, and what is damaged is forgotten.
+            next.commit(&delta("d41"), position(41)).unwrap();
+            assert_eq!(claim(&store, "c").1.unwrap().deltas.last().unwrap(), b"d41");
+        }
+    }
+}
+
+#[test]
+fn nothing_usable_is_an_error_and_not_a_new_beginning() {
+    let store = MemoryStore::default();
+    let (mut lineage, _) = claim(&store, "a");
+    lineage.commit(&base("b10"), position(10)).unwrap();
+    let key = keys::file(&task(), FileKind::Base, 1, 1);
+    store.objects().remove(&key);
+    let error = Lineage::claim(&store, &task(), &claimant("b")).err();
+    let damaged = vec![Problem { key, what: "it is missing".to_owned() }];
+    assert_eq!(error, Some(LineageError::AllDamaged { task: task(), damaged }));
+}
+
+#[test]
+fn every_flipped_bit_is_found() {
+    let store = MemoryStore::default();
+    let (mut lineage, _) = claim(&store, "a");
+    lineage.commit(&base("the base"), position(10)).unwrap();
+    lineage.commit(&delta("a delta"), position(20)).unwrap();
+    assert_eq!(inspect::verify(&store), Ok(vec![]));
+    let whole = store.objects().clone();
+    for (key, bytes) in &whole {
+        for bit in 0..bytes.len() * 8 {
+            store.objects().get_mut(key).unwrap()[bit / 8] ^= 1 << (bit % 8);
+            let problems = inspect::verify(&store).unwrap();
+            assert!(problems.iter().any(|p| p.key == *key), "{key} bit {bit}: {problems:?}");
+            store.objects().insert(key.clone(), bytes.clone());
+        }
+    }
+    let error = {
+        store.objects().get_mut(&keys::manifest(&task())).unwrap()[100] ^= 1;
+        Lineage::claim(&store, &task(), &claimant("b")).err()
+    };
+    assert!(matches!(&error, Some(LineageError::Manifest { key, .. }) if *key == keys::manifest(&task())), "{error:?}");
+}
+
+#[test]
+fn inspection_lists_all_tasks() {
+    let store = MemoryStore::default();
+    assert_eq!(inspect::list(&store), Ok(vec![]));
+    let (mut lineage, _) = claim(&store, "a");
+    lineage.commit(&base("b10"), position(10)).unwrap();
+    let other = TaskId::new(TaskKind::Ingest, "events/0");
+    Lineage::claim(&store, &other, &claimant("a")).unwrap();
+    let orphan = TaskId::new(TaskKind::Profile, "3");
+    version(store.put(&keys::file(&orphan, FileKind::Base, 1, 1), b"12345"));
+    let listed = inspect::list(&store).unwrap();
+    let tasks: Vec<_> = listed.iter().map(|t| (t.task.clone(), t.manifest.is_ok())).collect();
+    assert_eq!(tasks, [(other, true), (orphan.clone(), false), (task(), true)]);
+    assert_eq!(listed[1].stored_bytes, 5);
+    assert_eq!(inspect::verify(&store).unwrap()[0].key, keys::manifest(&orphan));
+    assert_eq!(listed[2].manifest.as_ref().unwrap().checkpoints[0].position, position(10));
+}
+
+fn golden() -> Manifest {
+    let file = |key: &str, kind, bytes: &[u8]| FileRef::of(format!("tasks/model/ctr/{key}"), kind, bytes);
+    let files = vec![
+        file("base-0000000002-0000000001", FileKind::Base, b"base"),
+        file("delta-0000000002-0000000002", FileKind::Delta, b"delta"),
+    ];
+    Manifest {
+        format_version: 1,
+        pipeline: "p1".to_owned(),
+        task: task(),
+        epoch: 2,
+        owner: "host-1".to_owned(),
+        engine_version: 1,
+        released: true,
+        write_token: "host-1/2/2".to_owned(),
+        checkpoints: vec![Checkpoint { epoch: 2, position: position(20), engine_version: 1, files }],
+    }
+}
+
+const GOLDEN: &str = concat!(
+    r#"{"checksum":"7eee2163264ac8e0","#,
+    r#""content":{"formatVersion":1,"pipeline":"p1","task":{"kind":"model","name":"ctr"},"#,
+    r#""epoch":2,"owner":"host-1","engineVersion":1,"released":true,"writeToken":"host-1/2/2","#,
+    r#""checkpoints":[{"epoch":2,"logOffset":20,"frameChecksum":"000000000000003c","#,
+    r#""generation":1,"specDigest":"0000000000000007","writtenAtUnixMs":20000,"engineVersion":1,"#,
+    r#""files":[{"key":"tasks/model/ctr/base-0000000002-0000000001","kind":"base","sizeBytes":4,"digest":"83629ab85e092fcd"},"#,
+    r#"{"key":"tasks/model/ctr/delta-0000000002-0000000002","kind":"delta","sizeBytes":5,"digest":"2ad8eef499e131d0"}]}]}}"#,
+    "\n"
+);
+
+#[test]
+fn golden_manifest_version_1() {
+    assert_eq!(String::from_utf8(golden().encode().unwrap()).unwrap(), GOLDEN);
+    assert_eq!(Manifest::decode(GOLDEN.as_bytes()), Ok(golden()));
+}
+
+#[test]
+fn a_newer_manifest_is_refused_as_such() {
+    let newer = Manifest { format_version: 2, ..golden() }.encode().unwrap();
+    assert_eq!(Manifest::decode(&newer), Err(Unsealed::Newer { found: 2, known: 1 }));
+}
+
+proptest! {
+    #[test]
+    fn manifests_of_any_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0usize..900) {
+        let _ = Manifest::decode(&bytes);
+        let mut tampered = golden().encode().unwrap();
+        let at = at % tampered.len();
+        tampered.splice(at..at, bytes.clone());
+        prop_assert_eq!(Manifest::decode(&tampered).is_ok(), bytes.is_empty());
+    }
+
+    /// Any history of commits and collections: what manifests name is there, the newest state comes back, and the
+    /// manifest stays short.
+    #[test]
+    fn garbage_collection_keeps_what_is_named(steps in proptest::collection::vec((0..6u8, 1..5u64), 1..60), retain in 0..40i64) {
+        let store = MemoryStore::default();
+        let (mut lineage, _) = claim(&store, "a");
+        let (mut at, mut expected, mut bases) = (1, Vec::new(), Vec::new());
+        for (step, advance) in steps {
+            at += advance;
+            match step {
+                0 => {
+                    expected = vec![format!("b{at}")];
+                    bases.push(at);
+                    lineage.commit(&base(&expected[0]), position(at)).unwrap();
+                }
+                1..=3 if !expected.is_empty() => {
+                    expected.push(format!("d{at}"));
+                    lineage.commit(&delta(&expected[expected.len() - 1]), position(at)).unwrap();
+                }
+                4 => {
+                    // What a commit that was cut off leaves.
+                    version(store.put(&keys::file(&task(), FileKind::Delta, 0, at), b"orphan"));
+                }
+                _ => {
+                    lineage.collect_garbage(at as i64 * 1_000, retain * 1_000).unwrap();
+                    let manifest = lineage.manifest();
+                    prop_assert_eq!(store.list("tasks/").unwrap().len(), manifest.files().len() + 1, "nothing else is left");
+                    let young = bases.iter().filter(|b| at as i64 - **b as i64 <= retain).count();
+                    prop_assert!(manifest.checkpoints.len() <= young + 3);
+                    let kept = |b: &u64| manifest.checkpoints.iter().any(|c| c.position.log_offset == *b);
+                    prop_assert!(bases.iter().filter(|b| at as i64 - **b as i64 <= retain).all(kept));
+                }
+            }
+            prop_assert_eq!(inspect::verify(&store), Ok(vec![]));
+            prop_assert!(lineage.newest().is_none_or(|c| lineage.oldest_retained_offset() < c.position.log_offset));
+        }
+        let restored = claim(&store, "b").1;
+        prop_assert_eq!(restored.map(|r| texts(&r)).unwrap_or_default(), expected);
+    }
+}
+
+/// What happens to one call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Injected {
+    /// Not done, and it says so.
+    Failed,
+    /// A write is done, but the answer is lost.
+    UnknownDone,
+    /// A write is not done, and the answer is lost.
+    UnknownNotDone,
+    /// A write is done only after the next call, which finds nothing of it yet.
+    Late,
+}
+
+/// From which call on it is done, key, expected version, bytes.
+type LateWrite = (usize, String, Option<Version>, Vec<u8>);
+
+/// A store whose `fail_at`-th call goes wrong; if `crash`, all later ones fail.
+struct Faulty<'s> {
+    inner: &'s MemoryStore,
+    injected: Injected,
+    fail_at: usize,
+    crash: bool,
+    calls: Mutex<usize>,
+    late: Mutex<Option<LateWrite>>,
+}
+
+impl Faulty<'_> {
+    /// Counts a call; whether it goes wrong.
+    fn call(&self) -> Option<Injected> {
+        let mut calls = self.calls.lock().unwrap();
+        *calls += 1;
+        let mut late = self.late.lock().unwrap();
+        if late.as_ref().is_some_and(|(due, ..)| *calls >= *due) {
+            let (_, key, expected, bytes) = late.take().unwrap();
+            let _ = self.inner.swap(&key, expected.as_ref(), &bytes);
+        }
+        match *calls {
+            n if n == self.fail_at => Some(self.injected),
+            n if n > self.fail_at && self.crash => Some(Injected::Failed),
+            _ => None,
+        }
+    }
+}
+
+impl Store for Faulty<'_> {
+    fn put(&self, key: &str, bytes: &[u8]) -> Outcome {
+        self.swap(key, None, bytes)
+    }
+    fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
+        if self.call().is_some() { Err(StoreError::new(key, "injected")) } else { self.inner.get(key) }
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        if self.call().is_some() { Err(StoreError::new(prefix, "injected")) } else { self.inner.list(prefix) }
+    }
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        if self.call().is_some() { Err(StoreError::new(key, "injected")) } else { self.inner.delete(key) }
+    }
+    fn swap(&self, key: &str, expected: Option<&Version>, bytes: &[u8]) -> Outcome {
+        let error = StoreError::new(key, "injected");
+        match self.call() {
+            None => self.inner.swap(key, expected, bytes),
+            Some(Injected::Failed) => Outcome::Failed(error),
+            Some(Injected::UnknownNotDone) => Outcome::Unknown(error),
+            Some(Injected::UnknownDone) => {
+                let _ = self.inner.swap(key, expected, bytes);
+                Outcome::Unknown(error)
+            }
+            Some(Injected::Late) => {
+                let due = *self.calls.lock().unwrap() + 2;
+                *self.late.lock().unwrap() = Some((due, key.to_owned(), expected.cloned(), bytes.to_vec()));
+                Outcome::Unknown(error)
+            }
+        }
+    }
+}
+
+/// Commits and collects until the first error. The last offset committed, and the one that was tried last.
+fn work(store: &dyn Store, retries: usize) -> Result<(u64, u64), LineageError> {
+    let retry = |f: &mut dyn FnMut() -> Result<(), LineageError>| {
+        let mut result = f();
+        for _ in 0..retries {
+            if result.is_ok() {
+                break;
+            }
+            result = f();
+        }
+        result
+    };
+    let mut claimed = None;
+    retry(&mut || Lineage::claim(store, &task(), &claimant("a")).map(|c| claimed = Some(c)))?;
+    let (mut lineage, _) = claimed.unwrap();
+    let mut committed = 0;
+    for (i, at) in [10, 20, 30, 40, 50, 60].into_iter().enumerate() {
+        // Absolute values, so a delta is the state.
+        let state = if i % 3 == 0 { base(&at.to_string()) } else { delta(&at.to_string()) };
+        if retry(&mut || lineage.commit(&state, position(at))).is_err() {
+            return Ok((committed, at));
+        }
+        committed = at;
+        if retry(&mut || lineage.collect_garbage(at as i64 * 1_000, 0).map(|_| ())).is_err() {
+            return Ok((committed, at));
+        }
+    }
+    Ok((committed, committed))
+}
+
+fn restored_offset(store: &MemoryStore) -> u64 {
+    let Some(restored) = claim(store, "later").1 else { return 0 };
+    assert_eq!(restored.damaged, vec![], "what a manifest names is there");
+    let text = texts(&restored).pop().unwrap();
+    assert_eq!(text, restored.checkpoint.position.log_offset.to_string());
+    restored.checkpoint.position.log_offset
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_the_last_commit() {
+    for injected in [Injected::Failed, Injected::UnknownDone, Injected::UnknownNotDone, Injected::Late] {
+        let mut crashed = 0;
+        for fail_at in 1.. {
+            let inner = MemoryStore::default();
+            let (calls, late) = (Mutex::new(0), Mutex::new(None));
+            let faulty = Faulty { inner: &inner, injected, fail_at, crash: true, calls, late };
+            let (committed, tried) = work(&faulty, 0).unwrap_or((0, 0));
+            let found = restored_offset(&inner);
+            assert!(
+                found == committed || found == tried,
+                "{injected:?} at {fail_at}: {found}, not {committed} or {tried}"
+            );
+            assert_eq!(inspect::verify(&inner), Ok(vec![]));
+            if committed == 60 && *faulty.calls.lock().unwrap() < fail_at {
+                break;
+            }
+            crashed += 1;
+        }
+        assert!(crashed > 20, "{crashed}");
+    }
+}
+
+#[test]
+fn one_fault_at_any_call_is_survived_by_trying_again() {
+    for injected in [Injected::Failed, Injected::UnknownDone, Injected::UnknownNotDone, Injected::Late] {
+        for fail_at in 1..=40 {
+            let inner = MemoryStore::default();
+            let (calls, late) = (Mutex::new(0), Mutex::new(None));
+            let faulty = Faulty { inner: &inner, injected, fail_at, crash: false, calls, late };
+            assert_eq!(work(&faulty, 3), Ok((60, 60)), "{injected:?} at {fail_at}");
+            assert_eq!(restored_offset(&inner), 60);
+            assert_eq!(inspect::verify(&inner), Ok(vec![]));
+        }
+    }
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_not_a_store_without_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FolderStore::open(&folder.path().join("store")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("store")).unwrap();
+    assert!(matches!(Lineage::claim(&store, &task(), &claimant("a")).err(), Some(LineageError::Store(_))));
+    assert!(matches!(read_manifest(&store, &task()), Err(LineageError::Store(_))));
+}

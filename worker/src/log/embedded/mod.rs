@@ -77,7 +77,7 @@ struct Writer {
     active: BTreeMap<LogPartition, Active>,
     /// Whose memtable was rotated last, until it is written.
     flushing: Option<Keyspace>,
-    /// The first append whose end is unknown: nothing is appended after it.
+    /// The first fault: nothing is appended after it.
     broken: Option<String>,
 }
 
@@ -88,7 +88,15 @@ struct Active {
     unflushed_bytes: u64,
 }
 
-/// A batch while its offsets are given out.
+/// A batch whose offsets are given out.
+struct Batch {
+    writes: fjall::OwnedWriteBatch,
+    staged: BTreeMap<LogPartition, Staged>,
+    /// One a record, in the caller's order.
+    offsets: Vec<u64>,
+}
+
+/// What a batch adds to one partition.
 struct Staged {
     keyspace: Keyspace,
     next: u64,
@@ -167,11 +175,7 @@ impl EmbeddedLog {
     }
 
     /// Gives out offsets and fills the storage's batch. Nothing is written yet but empty segments.
-    fn stage(
-        &self,
-        writer: &mut Writer,
-        batch: &[(LogPartition, Vec<u8>)],
-    ) -> Result<(fjall::OwnedWriteBatch, BTreeMap<LogPartition, Staged>, Vec<u64>), StorageFault> {
+    fn stage(&self, writer: &mut Writer, batch: &[(LogPartition, Vec<u8>)]) -> Result<Batch, StorageFault> {
         let mut staged: BTreeMap<LogPartition, Staged> = BTreeMap::new();
         let mut offsets = Vec::with_capacity(batch.len());
         let mut writes = self.db.batch().durability(Some(PersistMode::SyncData));
@@ -189,7 +193,14 @@ impl EmbeddedLog {
             writes.insert(&stage.keyspace, record_key(stage.next), stored);
             stage.next += 1;
         }
-        Ok((writes, staged, offsets))
+        Ok(Batch { writes, staged, offsets })
+    }
+
+    /// Nothing is appended any more after a fault of the storage; a disk fault may have left anything in its memory.
+    fn give_up(&self, writer: &mut Writer, fault: StorageFault) -> Cause {
+        let cause = storage::diagnose(&self.folder, fault, self.options.write_buffer_bytes);
+        writer.broken = Some(cause.to_string());
+        cause
     }
 
     /// Marks the batch as appended, then lets readers see it.
@@ -242,12 +253,13 @@ impl Log for EmbeddedLog {
         if let Some(first) = &writer.broken {
             return Err(AppendError::Failed(Cause::Broken(first.clone())));
         }
-        let (writes, staged, offsets) =
-            self.stage(&mut writer, batch).map_err(|fault| AppendError::Failed(fault.into()))?;
+        let staged = self.stage(&mut writer, batch);
+        let Batch { writes, staged, offsets } =
+            staged.map_err(|fault| AppendError::Failed(self.give_up(&mut writer, fault)))?;
         let committed = storage::call(&self.folder, || writes.commit());
         if committed == Err(StorageFault::Poisoned) {
             // It says so before it writes.
-            return Err(AppendError::Failed(StorageFault::Poisoned.into()));
+            return Err(AppendError::Failed(self.give_up(&mut writer, StorageFault::Poisoned)));
         }
         let published = committed.map_err(Cause::from).and_then(|()| self.publish(&mut writer, &staged));
         if let Err(cause) = published {
@@ -256,8 +268,8 @@ impl Log for EmbeddedLog {
         }
         if let Err(fault) = self.relieve(&mut writer) {
             // The batch is durable all the same; the next one is refused.
-            tracing::warn!(%fault, "the log takes no more records");
-            writer.broken = Some(fault.to_string());
+            let cause = self.give_up(&mut writer, fault);
+            tracing::warn!(%cause, "the log takes no more records");
         }
         Ok(offsets)
     }
@@ -270,7 +282,8 @@ impl Log for EmbeddedLog {
         if from > end {
             return Err(ReadError::BeyondEnd { partition: partition.clone(), from, end });
         }
-        let mut reader = SegmentReader { log: self, partition, next: from, end, left_bytes: max_bytes, out: Vec::new() };
+        let mut reader =
+            SegmentReader { log: self, partition, next: from, end, left_bytes: max_bytes, out: Vec::new() };
         for segment in self.partition(partition).map(|p| p.segments_from(from)).unwrap_or_default() {
             reader.read(&segment)?;
             if reader.is_done() {
@@ -304,6 +317,8 @@ impl Log for EmbeddedLog {
         writer.mark.advance_start(partition, start).map_err(|e| failed(e.into()))?;
         known.start.store(start, Ordering::Release);
         known.segments_mut().drain(..gone.len());
+        // Removing takes long; appends need not wait for all of it.
+        drop(writer);
         for segment in gone {
             // What is left after a crash or an error here is removed when the log is opened.
             storage::call(&self.folder, || self.db.delete_keyspace(segment.keyspace)).map_err(|f| failed(f.into()))?;
@@ -377,7 +392,9 @@ impl SegmentReader<'_> {
 
     fn fault(&self, fault: StorageFault) -> ReadError {
         match fault {
-            StorageFault::Disk(cause) => ReadError::Disk { partition: self.partition.clone(), offset: self.next, cause },
+            StorageFault::Disk(cause) => {
+                ReadError::Disk { partition: self.partition.clone(), offset: self.next, cause }
+            }
             other => self.damaged(other.to_string()),
         }
     }

@@ -11,10 +11,11 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions};
 use super::Options;
 use crate::log::Cause;
 use crate::log::format::offset_of_key;
-use crate::store::disk::DiskError;
+use crate::store::disk::{self, DiskError};
 
 /// The least that fjall allows.
 const MAX_JOURNALS_BYTES: u64 = 64 << 20;
+const MAX_PROBE_BYTES: u64 = 16 << 20;
 const MAX_OPEN_FILES: usize = 64;
 /// Frames are longer and get a block each; small records share one.
 const BLOCK_BYTES: u32 = 16 << 10;
@@ -33,15 +34,18 @@ impl From<StorageFault> for Cause {
     fn from(fault: StorageFault) -> Self {
         match fault {
             StorageFault::Disk(error) => Self::Disk(error),
-            StorageFault::Poisoned => Self::Broken("its storage could not write".to_owned()),
-            StorageFault::Data(cause) => Self::Storage(cause),
+            StorageFault::Poisoned | StorageFault::Data(_) => Self::Storage(fault.to_string()),
         }
     }
 }
 
 impl std::fmt::Display for StorageFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Cause::from(self.clone()).fmt(f)
+        match self {
+            Self::Disk(error) => error.fmt(f),
+            Self::Poisoned => f.write_str("its storage failed to write before"),
+            Self::Data(cause) => f.write_str(cause),
+        }
     }
 }
 
@@ -119,3 +123,16 @@ pub fn check_alive(db: &Database, folder: &Path) -> Result<(), StorageFault> {
     call(folder, || db.persist(fjall::PersistMode::Buffer))
 }
 
+/// What may have stopped the background thread, which does not tell: asks the disk to take as much as it was writing.
+pub fn diagnose(folder: &Path, fault: StorageFault, bytes: u64) -> Cause {
+    if fault != StorageFault::Poisoned {
+        return fault.into();
+    }
+    let probe = folder.join("probe");
+    let written = disk::write_synced(&probe, &vec![0xff; bytes.min(MAX_PROBE_BYTES) as usize]);
+    let _ = std::fs::remove_file(&probe);
+    match written {
+        Ok(()) => fault.into(),
+        Err(error) => error.into(),
+    }
+}

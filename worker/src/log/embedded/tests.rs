@@ -429,13 +429,14 @@ fn fill(log: &EmbeddedLog) -> (AppendError, u64) {
 fn a_full_disk_is_an_error_and_reopening_works_once_there_is_space() {
     // Small write buffers meet the end of the disk while they write tables, great ones in the journal.
     for write_buffer_bytes in [1 << 20, 1 << 30] {
-        let Some(disk) = SmallDisk::mount("24m") else { return };
+        let Some(disk) = SmallDisk::mount("40m") else { return };
         let options = || Options { write_buffer_bytes, ..Options::default() };
         let ballast = disk.0.path().join("ballast");
-        std::fs::write(&ballast, vec![1; 8 << 20]).unwrap();
+        std::fs::write(&ballast, vec![1; 24 << 20]).unwrap();
         let log = EmbeddedLog::open(&disk.log(), options()).unwrap();
         let (error, end) = fill(&log);
         println!("{error}");
+        assert!(matches!(error.cause(), Cause::Disk(DiskError::Full { .. })), "{error}");
         let again = log.append(&[(events(0), vec![1])]).unwrap_err();
         assert!(matches!(again, AppendError::Failed(Cause::Broken(_))), "{again}");
         assert_eq!(log.end(&events(0)), Ok(end), "what is not acknowledged is not seen");
@@ -480,10 +481,7 @@ fn a_read_only_folder_is_an_error() {
         return;
     }
     let error = EmbeddedLog::open(&disk.log(), small()).err();
-    assert!(
-        matches!(error, Some(OpenError::Lock(LockError::Disk(DiskError::NotWritable { .. })))),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(OpenError::Lock(LockError::Disk(DiskError::NotWritable { .. })))), "{error:?}");
     assert!(disk.run("mount", &["-o", "remount,rw"]));
     check_records(&open(&disk.log())).unwrap();
 }
