@@ -9,15 +9,13 @@ use millrace_engine::{
     event::{Event, Time},
     feature::{Context, Features, Projection, mix},
     names::Names,
-    users::Users,
+    users::{Users, WARM_USERS},
 };
 
 const EVENTS: u64 = 4_000_000;
 const CHUNK: u64 = 100_000;
 /// One event in so many is an impression that is read.
 const READ_EVERY: usize = 4;
-/// Events whose rows are brought near together.
-const BATCH: usize = 16;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let spec = mix::spec()?;
@@ -35,7 +33,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Returns nanoseconds an event of lookup and update.
-fn run(features: &Features, projection: &Projection, names: &Names, user_count: u64) -> Result<f64, Box<dyn std::error::Error>> {
+fn run(
+    features: &Features,
+    projection: &Projection,
+    names: &Names,
+    user_count: u64,
+) -> Result<f64, Box<dyn std::error::Error>> {
     let mut events = mix::Events::new(user_count, names);
     let mut users = Users::new(features);
     for user in 0..user_count {
@@ -54,7 +57,7 @@ fn run(features: &Features, projection: &Projection, names: &Names, user_count: 
         let decoded = decode(&frame)?;
         spent[0].push(start.elapsed());
         let start = Instant::now();
-        for batch in decoded.chunks(BATCH) {
+        for batch in decoded.chunks(WARM_USERS) {
             users.warm(batch.iter().map(|event| event.head.user));
             for event in batch {
                 let slot = users.get_or_insert(event.head.user);
@@ -64,7 +67,7 @@ fn run(features: &Features, projection: &Projection, names: &Names, user_count: 
         spent[1].push(start.elapsed());
         let impressions: Vec<Event<'_>> = decoded.iter().copied().step_by(READ_EVERY).collect();
         let start = Instant::now();
-        for batch in impressions.chunks(BATCH) {
+        for batch in impressions.chunks(WARM_USERS) {
             users.warm(batch.iter().map(|event| event.head.user));
             for event in batch {
                 let context = Context { time: event.head.time, event, item: event.items().next() };

@@ -222,9 +222,7 @@ impl One<'_> {
         if !(smoothing.is_finite() && smoothing >= 0.0) {
             return Err(self.out_of_range("smoothing"));
         }
-        let mut count = |event: &str| {
-            self.want(&EventNames::One(event.to_owned()), Kind::Count, None, step, buckets)
-        };
+        let mut count = |event: &str| self.want(&EventNames::One(event.to_owned()), Kind::Count, None, step, buckets);
         Ok(Plan::Ratio { part: count(part)?, whole: count(whole)?, smoothing })
     }
 

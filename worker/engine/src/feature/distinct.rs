@@ -105,6 +105,15 @@ impl Sets {
         handle.checked_sub(1).and_then(|at| self.sets.get(at as usize))
     }
 
+    /// Reads the set's memory. The value means nothing.
+    #[inline]
+    pub(crate) fn warm(&self, handle: Handle) -> u8 {
+        match self.get(handle) {
+            Some(Set::Exact(members)) => members.last().map_or(0, |member| *member as u8),
+            _ => 0,
+        }
+    }
+
     /// A copy of another table's set.
     pub(crate) fn copy(&mut self, from: &Sets, handle: Handle) -> Handle {
         from.get(handle).map_or(NO_SET, |set| self.adopt(set.clone()))

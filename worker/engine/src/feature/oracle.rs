@@ -179,9 +179,8 @@ impl<'s> Oracle<'s> {
             return candidate(name).map(|given| given.value());
         }
         if let Some([part, whole]) = &f.ratio {
-            let count = |event: &String| {
-                self.terms(f, &spec::Names::One(event.clone()), context, Some(time)).len() as f64
-            };
+            let count =
+                |event: &String| self.terms(f, &spec::Names::One(event.clone()), context, Some(time)).len() as f64;
             let whole = count(whole) + f.smoothing.unwrap_or(0.0);
             return if whole == 0.0 { None } else { Some(number(count(part) / whole)) };
         }

@@ -146,11 +146,7 @@ impl Readers {
     }
 }
 
-fn fill_attributes(
-    readers: &[(AttributeId, Reader)],
-    attributes: Option<Attributes<'_>>,
-    values: &mut [FeatureValue],
-) {
+fn fill_attributes(readers: &[(AttributeId, Reader)], attributes: Option<Attributes<'_>>, values: &mut [FeatureValue]) {
     if readers.is_empty() {
         return;
     }

@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 
 use crate::{
     event::Pseudonym,
-    feature::{Features, RowMut, RowRef, Sets, layout::FLAGS_AT, layout::Layout, put_u128},
+    feature::{Features, RowMut, RowRef, Sets, get_u32, layout::FLAGS_AT, layout::Layout, put_u128},
 };
 
 /// A row's place. It stays the user's until the user is removed.
@@ -26,6 +26,9 @@ const CHUNK_ROWS: usize = 1 << CHUNK_LOG2;
 
 /// Bytes that memory gives at once.
 const CACHE_LINE: usize = 64;
+
+/// How many waits for memory are made to overlap.
+pub const WARM_USERS: usize = 16;
 
 /// Flags of a row.
 const LIVE: u8 = 1;
@@ -134,12 +137,29 @@ impl Users {
         found.map(|entry| Slot(entry.slot))
     }
 
-    /// Reads the rows of users that are about to be used, so that the waits for memory overlap: about 16 at a time. Changes
-    /// nothing.
+    /// Reads what the next updates of these users will need, so that the waits for memory overlap. [`WARM_USERS`] at a
+    /// time are enough. Changes nothing.
     pub fn warm(&self, pseudonyms: impl IntoIterator<Item = Pseudonym>) {
+        let mut tags = pseudonyms.into_iter().map(tag_of).peekable();
+        let mut slots = [0; WARM_USERS];
         let mut sum = 0u8;
-        for slot in pseudonyms.into_iter().filter_map(|pseudonym| self.find(pseudonym)) {
-            sum = self.row(slot).bytes.iter().step_by(CACHE_LINE).fold(sum, |sum, byte| sum ^ byte);
+        while tags.peek().is_some() {
+            let mut found = 0;
+            for tag in tags.by_ref().take(WARM_USERS) {
+                // Whether it is really this user, only the row could tell.
+                if let Some(entry) = self.index.find(hash_of(tag), |entry| entry.tag == tag) {
+                    slots[found] = entry.slot;
+                    found += 1;
+                }
+            }
+            let slots = &slots[..found];
+            for slot in slots {
+                sum = self.arena.row(*slot).iter().step_by(CACHE_LINE).fold(sum, |sum, byte| sum ^ byte);
+            }
+            for set in &self.layout.sets {
+                let handles = slots.iter().map(|slot| get_u32(self.arena.row(*slot), set.handle_at));
+                sum = handles.fold(sum, |sum, handle| sum ^ self.sets.warm(handle));
+            }
         }
         std::hint::black_box(sum);
     }
