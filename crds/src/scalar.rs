@@ -27,6 +27,11 @@ impl Span {
     }
 }
 
+/// What a duration looks like, as the schema says it. Also how [`crate::read`] knows one.
+pub const SPAN_PATTERN: &str = "^([0-9]+(us|ms|s|m|h|d))+$";
+/// The longest duration: a hundred years. Times and durations can be added without overflow.
+const MAX_MICROS: i64 = 36_500 * 86_400_000_000;
+
 /// The units, largest first, so that `Display` writes the shortest form.
 const UNITS: [(&str, i64); 6] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
@@ -49,6 +54,9 @@ impl FromStr for Span {
             let (_, unit) = UNITS.iter().find(|(name, _)| *name == &rest[..letters]).ok_or_else(wrong)?;
             rest = &rest[letters..];
             micros = number.checked_mul(*unit).and_then(|n| micros.checked_add(n)).ok_or_else(wrong)?;
+        }
+        if micros > MAX_MICROS {
+            return Err(format!("`{text}` is longer than a hundred years"));
         }
         Ok(Self { micros })
     }
@@ -90,7 +98,7 @@ impl JsonSchema for Span {
         true
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "maxLength": 32, "pattern": "^([0-9]+(us|ms|s|m|h|d))+$"})
+        json_schema!({"type": "string", "minLength": 2, "maxLength": 32, "pattern": SPAN_PATTERN})
     }
 }
 
@@ -103,14 +111,10 @@ pub enum Scalar {
     Text(String),
 }
 
-impl JsonSchema for Scalar {
-    fn schema_name() -> Cow<'static, str> {
-        "Scalar".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"x-kubernetes-preserve-unknown-fields": true, "description": "text, a number or a boolean"})
-    }
+/// An instant as users write it: RFC 3339 with its zone. In microseconds since 1970-01-01 UTC.
+pub fn instant_micros(text: &str) -> Result<i64, String> {
+    let instant: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| format!("`{text}` is not an instant of RFC 3339 with its zone such as 2026-01-31T00:00:00Z"))?;
+    Ok(instant.as_microsecond())
 }

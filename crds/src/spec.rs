@@ -1,26 +1,38 @@
 //! The `spec` of a `PersonalizationPipeline`, `v1alpha1`, as users write it.
 //!
 //! These are plain data: names are not resolved yet and combinations may still be wrong. [`crate::validate`]
-//! says whether they are right; later code takes them as `Validated`.
+//! says whether they are right; later code takes them as `Validated`. Bounds that are not given here come from
+//! [`crate::schema`], so that every list, mapping and text has one.
 
 use std::collections::BTreeMap;
 
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::scalar::{Scalar, Span};
+use crate::{
+    resource::PipelineStatus,
+    scalar::{Scalar, Span},
+    schema,
+};
 
 /// What to read, what to keep of it, what to learn from it.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[kube(group = "millrace.dev", version = "v1alpha1", kind = "PersonalizationPipeline", namespaced)]
+#[kube(shortname = "mrp", status = "PipelineStatus", doc = "Events in, personalization out.")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = schema::tidy)]
 pub struct PipelineSpec {
     /// Partitions of the events log; users are spread over them. Immutable.
+    #[schemars(range(min = 1, max = 4096))]
+    #[schemars(extend("x-kubernetes-validations" = schema::immutable()))]
     pub partitions: u32,
     #[serde(default)]
     pub checkpoints: Checkpoints,
     #[serde(default)]
     pub ordering: Ordering,
     pub privacy: Privacy,
+    #[schemars(length(min = 1, max = 32))]
     pub sources: Vec<Source>,
     /// What is kept of each user, session or item, by name.
     #[serde(default)]
@@ -29,6 +41,7 @@ pub struct PipelineSpec {
     #[serde(default)]
     pub outcomes: BTreeMap<String, Outcome>,
     #[serde(default)]
+    #[schemars(length(max = 64))]
     pub models: Vec<Model>,
 }
 
@@ -54,6 +67,7 @@ impl Default for Checkpoints {
 pub struct Ordering {
     /// A record further than this above the lowest watermark waits. Greater than every `maxOutOfOrderness`.
     /// Default: 1 h, or twice the greatest `maxOutOfOrderness` where that is more.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_skew: Option<Span>,
 }
 
@@ -73,12 +87,14 @@ pub struct Privacy {
     pub consent: Consent,
     /// The only attributes of events and items (`item.…`) that pass. `name_{0..79}` stands for 80 names.
     #[serde(default)]
+    #[schemars(length(max = 1000))]
     pub allowed_attributes: Vec<String>,
 }
 
 /// Where the keys of the pseudonyms are: exactly one of `file` (local runs) and `secret` (in a cluster).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["file", "secret"])))]
 pub struct PseudonymKeys {
     /// A YAML file of key ids with 32 hexadecimal digits each, beside the pipeline's file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +109,7 @@ pub struct PseudonymKeys {
 /// Where the user is: exactly one of `field` and `rowNumber`. A record without it is not logged in.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["field", "rowNumber"])))]
 pub struct UserId {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -104,6 +121,7 @@ pub struct UserId {
 /// Who agreed: exactly one of `event`, `field` and `assumed`. Without consent nothing is kept.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["event", "field", "assumed"])))]
 pub struct Consent {
     /// Consent comes as events of this name; `grantedIf` tells a grant from a withdrawal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,7 +129,7 @@ pub struct Consent {
     /// Every record says it itself: kept if `grantedIf` holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Fields and their values, all of which must match. With `field`: the values that grant.
+    /// Fields and their values, all of which must match. With `field`, only of that field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub granted_if: BTreeMap<String, Scalar>,
     /// Files only: why everybody in them may be taken to have agreed. Shown by `explain` and the summary.
@@ -149,8 +167,10 @@ pub struct Source {
     pub version: Option<FieldRef>,
     /// Records that match one of these are skipped and counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
     pub drop: Vec<When>,
     /// How events are recognized. Every one that matches a record gives an event, in this order.
+    #[schemars(length(min = 1, max = 64))]
     pub events: Vec<EventMapping>,
 }
 
@@ -172,11 +192,13 @@ pub enum Format {
 /// When an event happened. Exactly one of `field` and `fields`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["field", "fields"])))]
 pub struct EventTime {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     /// Year, month and day, and on to hour, minute and second if there are more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 6))]
     pub fields: Vec<String>,
     /// Added to `fields`: the record's number within its file, in `unit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -233,14 +255,14 @@ pub struct EventId {
 }
 
 /// Where a value is: a path (`a.b`, `a[].b`), or a path with what to do about it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum FieldRef {
     Path(String),
     Full(FieldRule),
 }
 
-/// At least one of `field` and `const`.
+/// Exactly one of `field` and `const`; `default`, `map` and `convert` go with `field`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FieldRule {
@@ -271,7 +293,7 @@ pub enum Convert {
 /// Equality on fields, all of which must hold. A list means one of its values. `{}` matches everything.
 pub type When = BTreeMap<String, OneOrMany>;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
     One(Scalar),
@@ -386,21 +408,24 @@ pub struct Feature {
     pub tumbling: Option<bool>,
     /// Buckets of a sliding window: it moves in steps of `window / buckets`. Default 8.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
     pub buckets: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_life: Option<Span>,
     /// For `lastN`. At most 16.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16))]
     pub n: Option<u32>,
     /// For `ratio`: how many events of the prior (the overall ratio) are added. Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub smoothing: Option<f64>,
     /// Makes a category of the number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bucket: Option<Bucket>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Names {
     One(String),
@@ -425,12 +450,15 @@ pub enum Per {
 pub struct Bucket {
     /// Ascending; the bucket of x is the number of bounds that are not above it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
     pub bounds: Vec<f64>,
     /// floor(log2 * log2(x)): so many buckets for each doubling. Numbers below 1 are in bucket 0.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 64))]
     pub log2: Option<f64>,
     /// The last bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 65535))]
     pub max: Option<u32>,
 }
 
@@ -461,9 +489,11 @@ pub struct Model {
     pub name: String,
     pub outcome: String,
     /// Names of features, of allowed attributes, `item`, `placement`, `platform`.
+    #[schemars(length(min = 1, max = 1000))]
     pub features: Vec<String>,
     /// Products of two or three of those.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(min = 2, max = 3)))]
     pub crosses: Vec<Vec<String>>,
     #[serde(default)]
     pub position: Position,
@@ -490,14 +520,21 @@ pub struct Learner {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Ftrl {
+    /// Learning rate, above zero.
+    #[schemars(range(min = 0, max = 100))]
     pub alpha: f64,
+    #[schemars(range(min = 0, max = 1000))]
     pub beta: f64,
+    #[schemars(range(min = 0, max = 1000000))]
     pub l1: f64,
+    #[schemars(range(min = 0, max = 1000000))]
     pub l2: f64,
     /// 2^bits weights.
+    #[schemars(range(min = 4, max = 26))]
     pub bits: u32,
     /// Accumulators halve over so many examples, so that the model can forget. Absent: they never do.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub half_life_examples: Option<f64>,
 }
 

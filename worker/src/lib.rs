@@ -1,1 +1,13 @@
+//! The worker: logs, stores, sources, threads and the command line around the pure engine.
 
+pub mod cli;
+pub mod data;
+pub mod host;
+pub mod log;
+pub mod metrics;
+pub mod pipeline;
+pub mod progress;
+pub mod replay;
+pub mod source;
+pub mod store;
+pub mod summary;

@@ -28,7 +28,7 @@ pub struct Seq {
 
 impl Seq {
     /// Before everything: offsets of inputs start at 1.
-    pub const START: Seq = Seq { offset: 0, index: 0 };
+    pub const START: Seq = Seq { offset: 0, index: u32::MAX };
     /// Covers all of the input at `offset`.
     pub const fn end_of(offset: u64) -> Seq {
         Seq { offset, index: u32::MAX }

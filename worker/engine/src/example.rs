@@ -14,6 +14,27 @@ pub enum FeatureValue {
     Category(u64),
 }
 
+impl FeatureValue {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let (tag, bits) = match self {
+            FeatureValue::Missing => (0, 0),
+            FeatureValue::Number(n) => (1, n.to_bits()),
+            FeatureValue::Category(c) => (2, *c),
+        };
+        out.put_u8(tag);
+        out.put_u64(bits);
+    }
+    pub fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        let (tag, bits) = (r.u8("value type")?, r.u64("value")?);
+        match tag {
+            0 => Ok(FeatureValue::Missing),
+            1 => Ok(FeatureValue::Number(f64::from_bits(bits))),
+            2 => Ok(FeatureValue::Category(bits)),
+            _ => Err(r.corrupt("value type")),
+        }
+    }
+}
+
 /// One column of a model's examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -85,13 +106,7 @@ pub fn write_example(out: &mut Vec<u8>, head: &ExampleHead<'_>, values: &[Featur
     out.put_u64(head.schema);
     out.put_u16(values.len() as u16);
     for value in values {
-        let (tag, bits) = match value {
-            FeatureValue::Missing => (0, 0),
-            FeatureValue::Number(n) => (1, n.to_bits()),
-            FeatureValue::Category(c) => (2, *c),
-        };
-        out.put_u8(tag);
-        out.put_u64(bits);
+        value.write(out);
     }
     let len = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&len.to_le_bytes());
@@ -126,16 +141,15 @@ impl<'a> Example<'a> {
         Ok(Self { head, values })
     }
 
+    /// The values as written.
+    pub fn value_bytes(&self) -> &'a [u8] {
+        self.values
+    }
+
     pub fn values(&self) -> impl ExactSizeIterator<Item = FeatureValue> + Clone + 'a {
-        self.values.chunks_exact(VALUE_BYTES).map(|v| {
-            let mut bits = [0; 8];
-            bits.copy_from_slice(&v[1..]);
-            let bits = u64::from_le_bytes(bits);
-            match v[0] {
-                1 => FeatureValue::Number(f64::from_bits(bits)),
-                2 => FeatureValue::Category(bits),
-                _ => FeatureValue::Missing,
-            }
-        })
+        // Checked when it was read.
+        self.values
+            .chunks_exact(VALUE_BYTES)
+            .map(|v| FeatureValue::read(&mut Reader::new(v)).unwrap_or(FeatureValue::Missing))
     }
 }

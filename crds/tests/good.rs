@@ -1,0 +1,84 @@
+//! Pipelines that are right, and what can be asked of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use millrace_crds::{Document, Validated, load, resource::PersonalizationPipeline, scalar::Span, validate};
+
+const SHOP: &str = include_str!("shop.yaml");
+const ESHOP: &str = include_str!("eshop.yaml");
+const OTTO: &str = include_str!("otto.yaml");
+
+fn good(yaml: &str) -> Validated {
+    load(yaml).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn good_pipelines_pass() {
+    let shop = good(SHOP);
+    assert_eq!((shop.name(), shop.namespace()), ("shop", "web"));
+    assert_eq!(shop.spec().sources[0].events[1].name, "impression");
+    let eshop = good(ESHOP);
+    assert_eq!(eshop.namespace(), "default");
+    assert_eq!(eshop.spec().sources[0].events[1].fields, eshop.spec().sources[0].events[0].fields);
+    assert_eq!(good(OTTO).spec().sources[0].each.as_deref(), Some("events"));
+}
+
+#[test]
+fn max_skew_has_a_default() {
+    assert_eq!(good(SHOP).max_skew(), Span::hours(2));
+    let skew_with = |bound: &str| {
+        let yaml = SHOP.replace("ordering: {maxSkew: 2h}", "ordering: {}").replace("Orderness: 30s", bound);
+        good(&yaml).max_skew()
+    };
+    assert_eq!(skew_with("Orderness: 30s"), Span::hours(1));
+    assert_eq!(skew_with("Orderness: 40m"), Span::seconds(80 * 60));
+}
+
+#[test]
+fn the_resource_of_a_cluster_validates_alike() {
+    let yaml: serde_json::Value = serde_yaml::from_str(OTTO).unwrap();
+    let resource: PersonalizationPipeline = serde_json::from_value(yaml).unwrap();
+    let validated = validate(Document::from(resource)).unwrap();
+    assert_eq!(validated.result_digest_text(), good(OTTO).result_digest_text());
+    let mut broken =
+        Document::from(serde_json::from_value::<PersonalizationPipeline>(serde_yaml::from_str(OTTO).unwrap()).unwrap());
+    broken.spec.models[0].outcome = "oder".into();
+    let problems = validate(broken).unwrap_err();
+    assert_eq!(
+        problems.to_string(),
+        "spec.models[0].outcome: `oder` is not an outcome; did you mean `order`? (allowed: order)"
+    );
+}
+
+#[test]
+fn the_digest_text_holds_what_affects_results_and_nothing_else() {
+    let shop = good(SHOP);
+    let text = shop.result_digest_text();
+    assert!(text.starts_with(r#"{"features":{"anyAffinity":"#), "{text}");
+    let same = SHOP
+        .replace("interval: 30s", "interval: 1m")
+        .replace("data/*.jsonl.gz", "elsewhere/*.jsonl")
+        .replace("secret: shop-keys", "file: keys.yaml")
+        .replace("retain: 48h", "retain: 2d");
+    assert_eq!(good(&same).result_digest_text(), text);
+    assert_eq!(good(&same).changes(text), Vec::<String>::new());
+}
+
+#[test]
+fn changes_are_named_by_path() {
+    let older = good(SHOP).result_digest_text().to_owned();
+    let newer = SHOP
+        .replace("window: 7d", "window: 8d")
+        .replace("bits: 20", "bits: 21")
+        .replace("[[taste, item.category], [placement, platform, item]]", "[[taste, item.category]]")
+        .replace("    localeIs: {attribute: locale}\n", "")
+        .replace("active: k1", "active: k2");
+    let expected = [
+        "spec.features.clicks7d.window",
+        "spec.features.localeIs",
+        "spec.models[0].crosses[1]",
+        "spec.models[0].learner.ftrl.bits",
+        "spec.privacy.pseudonymKeys.active",
+    ];
+    assert_eq!(good(&newer).changes(&older), expected);
+    assert_eq!(good(SHOP).changes("{"), ["spec"]);
+}

@@ -1,0 +1,122 @@
+//! Client retries: an event whose id was accepted within the window is a duplicate. Judged in merge order.
+
+use std::collections::VecDeque;
+
+use hashbrown::{HashTable, hash_table::Entry};
+
+use crate::{
+    codec::{Corrupt, Put, Reader},
+    event::Time,
+};
+
+/// Ids of one events partition, for a window of event time.
+pub struct Dedupe {
+    window_micros: i64,
+    /// Looked up only; the order of things is that of `by_age`.
+    known: HashTable<u128>,
+    by_age: VecDeque<(Time, u128)>,
+    /// How many ids were ever added, and how many of them the last checkpoint held.
+    added: u64,
+    saved: u64,
+}
+
+/// Ids are keyed hashes already.
+fn hash(id: &u128) -> u64 {
+    *id as u64
+}
+
+impl Dedupe {
+    pub fn new(window_micros: i64) -> Self {
+        Self { window_micros, known: HashTable::new(), by_age: VecDeque::new(), added: 0, saved: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_age.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.by_age.is_empty()
+    }
+
+    /// Is it the first with this id? Times never go back. Distance `window` still counts as a duplicate.
+    pub fn first(&mut self, id: u128, time: Time) -> bool {
+        self.expire(time);
+        let Entry::Vacant(vacant) = self.known.entry(hash(&id), |k| *k == id, hash) else { return false };
+        vacant.insert(id);
+        self.by_age.push_back((time, id));
+        self.added += 1;
+        true
+    }
+
+    fn expire(&mut self, now: Time) {
+        while let Some((time, id)) = self.by_age.front().copied()
+            && time < now.minus(self.window_micros)
+        {
+            self.by_age.pop_front();
+            if let Ok(entry) = self.known.find_entry(hash(&id), |k| *k == id) {
+                entry.remove();
+            }
+        }
+    }
+
+    /// All ids, or those added since `mark_saved`, with the number of ids ever added.
+    pub fn write(&self, changes_only: bool, out: &mut Vec<u8>) {
+        let new = if changes_only {
+            (self.added - self.saved).min(self.by_age.len() as u64)
+        } else {
+            self.by_age.len() as u64
+        };
+        out.put_u64(self.added);
+        out.put_u32(new as u32);
+        for (time, id) in self.by_age.iter().skip(self.by_age.len() - new as usize) {
+            out.put_i64(time.0);
+            out.put_u128(*id);
+        }
+    }
+
+    pub fn mark_saved(&mut self) {
+        self.saved = self.added;
+    }
+
+    /// Adds what `write` wrote: a base first, then changes in order.
+    pub fn read(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let added = r.u64("ids added")?;
+        for _ in 0..r.count(24, "ids")? {
+            let (time, id) = (Time(r.i64("id time")?), r.u128("id")?);
+            self.first(id, time);
+        }
+        (self.added, self.saved) = (added, added);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a list of everything accepted, with checkpoints in between.
+        #[test]
+        fn equals_a_list(ids in proptest::collection::vec((0u128..20, 0i64..30, 0u8..8), 1..300)) {
+            let mut dedupe = Dedupe::new(100);
+            let mut saved: Vec<Vec<u8>> = Vec::new();
+            let mut accepted: Vec<(i64, u128)> = Vec::new();
+            let mut now = 0;
+            for (id, step, checkpoint) in ids {
+                now += step;
+                let expected = !accepted.iter().any(|(t, k)| *k == id && now - t <= 100);
+                prop_assert_eq!(dedupe.first(id, Time(now)), expected);
+                if expected { accepted.push((now, id)); }
+                if checkpoint == 0 {
+                    let mut bytes = Vec::new();
+                    dedupe.write(!saved.is_empty(), &mut bytes);
+                    dedupe.mark_saved();
+                    saved.push(bytes);
+                    dedupe = Dedupe::new(100);
+                    for bytes in &saved { dedupe.read(&mut Reader::new(bytes)).unwrap(); }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Gathers the effects of a worker's tasks and cuts them into frames: one for each log partition, with a section
+//! for every origin that the worker serves, whether it has records or only a watermark.
+
+use super::{FrameWriter, Kind, Origin, Progress, SectionHead};
+use crate::event::Seq;
+
+/// Number of a log partition within the outbox.
+pub type OutputId = usize;
+
+/// One origin's share of one output.
+struct Channel {
+    origin: Origin,
+    epoch: u64,
+    from: Seq,
+    to: Seq,
+    progress: Progress,
+    /// What the last frame told.
+    told: Option<(Seq, Progress)>,
+    records: Vec<u8>,
+}
+
+impl Channel {
+    fn has_news(&self) -> bool {
+        self.told != Some((self.to, self.progress))
+    }
+}
+
+struct Output {
+    kind: Kind,
+    channels: Vec<Channel>,
+    bytes: usize,
+}
+
+/// Not thread-safe: each engine thread has its own.
+pub struct Outbox {
+    generation: u32,
+    outputs: Vec<Output>,
+}
+
+/// An origin's entry in the outbox.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// (output, place among its channels)
+    channels: Vec<(OutputId, usize)>,
+}
+
+impl Outbox {
+    pub fn new(generation: u32, kinds: &[Kind]) -> Self {
+        let output = |kind: &Kind| Output { kind: *kind, channels: Vec::new(), bytes: 0 };
+        Self { generation, outputs: kinds.iter().map(output).collect() }
+    }
+
+    /// An origin begins, or begins again after a restart: its first frames cover what follows `from`.
+    pub fn register(&mut self, origin: Origin, epoch: u64, from: Seq, outputs: &[OutputId]) -> Handle {
+        let mut channels = Vec::with_capacity(outputs.len());
+        for id in outputs {
+            let output = &mut self.outputs[*id];
+            channels.push((*id, output.channels.len()));
+            let (progress, records) = (Progress::default(), Vec::new());
+            output.channels.push(Channel { origin, epoch, from, to: from, progress, told: None, records });
+        }
+        Handle { channels }
+    }
+
+    /// A buffer to which one record, led by its length, is appended; `nth` is an index into the handle's outputs.
+    /// The record becomes part of a frame once `advance` has covered it.
+    pub fn record(&mut self, handle: &Handle, nth: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let (output, channel) = handle.channels[nth];
+        let output = &mut self.outputs[output];
+        let records = &mut output.channels[channel].records;
+        let before = records.len();
+        write(records);
+        output.bytes += records.len() - before;
+    }
+
+    /// Everything of the origin up to `to` has been recorded.
+    pub fn advance(&mut self, handle: &Handle, to: Seq, progress: Progress) {
+        for (output, channel) in &handle.channels {
+            let channel = &mut self.outputs[*output].channels[*channel];
+            channel.to = to;
+            channel.progress = progress;
+        }
+    }
+
+    /// Everything up to `to` has been recorded, but more may follow at times that the watermark will pass.
+    pub fn cover(&mut self, handle: &Handle, to: Seq) {
+        for (output, channel) in &handle.channels {
+            self.outputs[*output].channels[*channel].to = to;
+        }
+    }
+
+    /// Bytes of records that wait in an output.
+    pub fn waiting_bytes(&self, output: OutputId) -> usize {
+        self.outputs[output].bytes
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// Is there anything that no frame has told yet?
+    pub fn has_news(&self) -> bool {
+        self.outputs.iter().flat_map(|output| &output.channels).any(Channel::has_news)
+    }
+
+    /// A frame of what is new, or `None` if nothing is.
+    pub fn cut(&mut self, id: OutputId) -> Option<Vec<u8>> {
+        let output = &mut self.outputs[id];
+        if !output.channels.iter().any(Channel::has_news) {
+            return None;
+        }
+        let mut frame = FrameWriter::new(output.kind, self.generation, output.bytes + output.channels.len() * 80);
+        for c in output.channels.iter_mut().filter(|c| c.has_news()) {
+            let head = SectionHead { origin: c.origin, epoch: c.epoch, from: c.from, to: c.to, progress: c.progress };
+            frame.section(&head, &c.records);
+            c.records.clear();
+            c.from = c.to;
+            c.told = Some((c.to, c.progress));
+        }
+        output.bytes = 0;
+        Some(frame.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        codec::Put,
+        event::Time,
+        frame::{Frame, put_seq},
+    };
+
+    #[test]
+    fn every_output_is_covered_and_quiet_ones_stay_quiet() {
+        let mut outbox = Outbox::new(1, &[Kind::Events, Kind::Events]);
+        let handle = outbox.register(Origin::of_source(0, 0), 3, Seq::START, &[0, 1]);
+        outbox.record(&handle, 1, |out| {
+            out.put_u32(12);
+            put_seq(out, Seq { offset: 1, index: 0 });
+        });
+        let progress = Progress { watermark: Time(9), ..Progress::default() };
+        outbox.advance(&handle, Seq::end_of(1), progress);
+        for output in 0..2 {
+            let bytes = outbox.cut(output).unwrap();
+            let frame = Frame::read(&bytes, Kind::Events).unwrap();
+            let section = frame.sections().next().unwrap().unwrap();
+            assert_eq!((section.head.from, section.head.to), (Seq::START, Seq::end_of(1)));
+            assert_eq!(section.head.progress, progress);
+            assert_eq!(section.records().count(), output);
+            assert!(outbox.cut(output).is_none(), "nothing new");
+        }
+        outbox.advance(&handle, Seq::end_of(2), progress);
+        let bytes = outbox.cut(0).unwrap();
+        let section = Frame::read(&bytes, Kind::Events).unwrap().sections().next().unwrap().unwrap();
+        assert_eq!((section.head.from, section.head.to), (Seq::end_of(1), Seq::end_of(2)));
+    }
+}

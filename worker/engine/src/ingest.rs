@@ -1,0 +1,349 @@
+//! The ingest task: one partition of one source in, the events log (by user) and the dead-letter log out.
+//!
+//! Everything it decides depends on the partition's records alone, so a restart, or another read order of the
+//! sources, repeats it exactly: lateness is judged against the highest event time *before* an event in its
+//! partition, and what comes from the future moves no watermark.
+
+use std::{collections::VecDeque, ops::Range};
+
+use crate::{
+    codec::{Corrupt, Put, Reader},
+    dead_letter::{DeadLetter, FUTURE, LATE, UNREADABLE},
+    decode::{Decoded, DecodedEvent, Decoder, MAX_MAPPINGS, Place, Reason, Reject},
+    event::{ConsentChange, Pseudonym, Seq, Time},
+    frame::{
+        Origin, OriginState, Progress,
+        outbox::{Handle, Outbox},
+    },
+};
+
+/// What became of the records of one source partition, since its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records of the source.
+    pub read: u64,
+    /// Events that they yielded, whatever became of them.
+    pub events: u64,
+    pub late: u64,
+    pub future: u64,
+    /// Not logged in, or refused.
+    pub unconsented: u64,
+    pub unknown_type: u64,
+    pub dropped: u64,
+    /// Records without anything to read.
+    pub empty: u64,
+    /// Attributes of a wrong shape, which counted as missing.
+    pub ignored_attributes: u64,
+    /// By reason, in the order of [`Reason::ALL`].
+    pub rejected: [u64; Reason::ALL.len()],
+    pub unreadable: u64,
+}
+
+impl Counts {
+    /// All that are not by reason, in the order in which checkpoints hold them.
+    fn plain(&mut self) -> [&mut u64; 10] {
+        [
+            &mut self.read,
+            &mut self.events,
+            &mut self.late,
+            &mut self.future,
+            &mut self.unconsented,
+            &mut self.unknown_type,
+            &mut self.dropped,
+            &mut self.empty,
+            &mut self.ignored_attributes,
+            &mut self.unreadable,
+        ]
+    }
+}
+
+/// Where a partition has been read to, and all that later judgements depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Records read; the next one's offset is one more.
+    pub offset: u64,
+    /// Where the next record begins (files: bytes of the decompressed content).
+    pub byte: u64,
+    /// Highest believable event time so far.
+    pub highest: Time,
+    pub counts: Counts,
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Self { offset: 0, byte: 0, highest: Time::MIN, counts: Counts::default() }
+    }
+}
+
+/// How a source's records are judged.
+#[derive(Clone, Debug)]
+pub struct IngestPlan {
+    pub max_out_of_orderness_micros: i64,
+    pub max_skew_micros: i64,
+    /// Late events become dead letters; otherwise they are only counted.
+    pub late_to_dead_letters: bool,
+    pub partitions: u32,
+}
+
+/// An effect that is decided, and may have to wait for the other origins to come near.
+struct Held {
+    /// Of an event; a dead letter does not wait.
+    time: Time,
+    /// The partition's highest time once it is counted in.
+    highest: Time,
+    /// Place among the task's outputs: the events partitions, then the dead letters.
+    output: usize,
+    seq: Seq,
+    bytes: Range<usize>,
+}
+
+/// What a record is to the task: its bytes, or why there are none.
+pub enum Input<'a> {
+    Record(&'a [u8]),
+    /// Longer than the limit; its length in bytes.
+    TooLong(u64),
+    /// The source cannot be read further. `cause` holds nothing of its content.
+    Unreadable(&'a str),
+}
+
+/// Reads one source partition.
+pub struct Ingest {
+    plan: IngestPlan,
+    origin: Origin,
+    decoder: Decoder,
+    decoded: Decoded,
+    position: Position,
+    /// Before the record whose events are held.
+    committed: Position,
+    held: VecDeque<Held>,
+    held_bytes: Vec<u8>,
+    state: OriginState,
+    emitted: Seq,
+}
+
+/// Users are spread by the pseudonym's high bits; tables of users use the low ones.
+pub fn partition_of(user: Pseudonym, partitions: u32) -> usize {
+    (((user.0 >> 64) as u64 as u128 * u128::from(partitions)) >> 64) as usize
+}
+
+/// `time` within an encoded event: behind its length and sequence.
+const TIME_AT: usize = 4 + 12;
+
+impl Ingest {
+    pub fn new(plan: IngestPlan, origin: Origin, decoder: Decoder, position: Position) -> Self {
+        Self {
+            plan,
+            origin,
+            decoder,
+            decoded: Decoded::default(),
+            position,
+            committed: position,
+            held: VecDeque::new(),
+            held_bytes: Vec::new(),
+            state: OriginState::Active,
+            emitted: Seq::end_of(position.offset),
+        }
+    }
+
+    /// The header of a CSV file.
+    pub fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
+    }
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+    /// What a checkpoint saves: the position before a record that is held.
+    pub fn committed(&self) -> &Position {
+        &self.committed
+    }
+    pub fn state(&self) -> OriginState {
+        self.state
+    }
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// No record at or below it follows. Counts in the first event that is held, and only that one.
+    pub fn watermark(&self) -> Time {
+        match self.held.front().map_or(self.position.highest, |held| held.highest) {
+            Time::MIN => Time::MIN,
+            highest => self.watermark_after(highest),
+        }
+    }
+    fn watermark_after(&self, highest: Time) -> Time {
+        match highest {
+            Time::MIN => Time::MIN,
+            highest => highest.minus(self.plan.max_out_of_orderness_micros).minus(1),
+        }
+    }
+
+    /// Takes the next record; `next_byte` is where the one after it begins. Only when nothing is held.
+    ///
+    /// `lowest` is the lowest watermark of the active origins: events too far above it are held.
+    pub fn read(&mut self, input: Input<'_>, next_byte: u64, lowest: Time, outbox: &mut Outbox, out: &Handle) {
+        debug_assert!(self.held.is_empty());
+        self.state = OriginState::Active;
+        self.committed = self.position;
+        let offset = self.position.offset + 1;
+        self.position.offset = offset;
+        self.position.byte = next_byte;
+        self.position.counts.read += 1;
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.clear();
+        match input {
+            Input::Record(bytes) => {
+                self.decoder.decode(bytes, Place { partition: self.origin.partition, row: offset }, &mut decoded);
+            }
+            Input::TooLong(len) => {
+                self.position.counts.rejected[Reason::TooLong as usize] += 1;
+                self.dead_letter(0, Reason::TooLong.name(), Time::MIN, &format!("{{\"bytes\":{len}}}"));
+            }
+            Input::Unreadable(cause) => {
+                self.position.counts.unreadable += 1;
+                self.dead_letter(0, UNREADABLE, Time::MIN, cause);
+            }
+        }
+        self.count(&decoded);
+        let mut rejects = decoded.rejects.iter().peekable();
+        for event in &decoded.events {
+            while let Some(reject) = rejects.next_if(|r| index_of(r) < event.index) {
+                self.dead_letter(index_of(reject), reject.reason.name(), Time::MIN, decoded.sample(reject));
+            }
+            self.judge(event, &decoded.bytes);
+        }
+        for reject in rejects {
+            self.dead_letter(index_of(reject), reject.reason.name(), Time::MIN, decoded.sample(reject));
+        }
+        self.decoded = decoded;
+        self.release(lowest, outbox, out);
+    }
+
+    fn count(&mut self, decoded: &Decoded) {
+        let counts = &mut self.position.counts;
+        counts.events += decoded.events.len() as u64;
+        counts.unconsented += u64::from(decoded.counts.unconsented);
+        counts.unknown_type += u64::from(decoded.counts.unknown_type);
+        counts.dropped += u64::from(decoded.counts.dropped);
+        counts.empty += u64::from(decoded.counts.empty);
+        counts.ignored_attributes += u64::from(decoded.counts.ignored_attributes);
+        for reject in &decoded.rejects {
+            counts.rejected[reject.reason as usize] += 1;
+        }
+    }
+
+    /// Is it late, from the future, or on time? What is on time is held until `release`.
+    fn judge(&mut self, event: &DecodedEvent, bytes: &[u8]) {
+        let highest = self.highest();
+        let watermark = self.watermark_after(highest);
+        let late = !event.future && event.stated <= watermark;
+        let mut time = event.stated;
+        if late || event.future {
+            // A withdrawal is never late nor from the future: it acts as soon as its origin allows.
+            if event.consent != ConsentChange::Withdraw {
+                let counts = &mut self.position.counts;
+                *(if late { &mut counts.late } else { &mut counts.future }) += 1;
+                if event.future || self.plan.late_to_dead_letters {
+                    self.dead_letter(event.index, if late { LATE } else { FUTURE }, event.stated, "");
+                }
+                return;
+            }
+            time = watermark.plus(1);
+        }
+        let start = self.held_bytes.len();
+        self.held_bytes.extend_from_slice(&bytes[event.bytes.0 as usize..event.bytes.1 as usize]);
+        self.held_bytes[start + TIME_AT..start + TIME_AT + 8].copy_from_slice(&time.0.to_le_bytes());
+        let highest = if event.future { highest } else { highest.max(time) };
+        let output = partition_of(event.user, self.plan.partitions);
+        let seq = Seq { offset: self.position.offset, index: event.index };
+        self.held.push_back(Held { time, highest, output, seq, bytes: start..self.held_bytes.len() });
+    }
+
+    /// With all that is held counted in.
+    fn highest(&self) -> Time {
+        self.held.back().map_or(self.position.highest, |held| held.highest)
+    }
+
+    /// Sends on what is held and no longer too far ahead. Returns whether nothing is held any more.
+    pub fn release(&mut self, lowest: Time, outbox: &mut Outbox, out: &Handle) -> bool {
+        let limit = lowest.plus(self.plan.max_skew_micros);
+        while let Some(held) = self.held.front() {
+            if held.time > limit {
+                break;
+            }
+            let bytes = &self.held_bytes[held.bytes.clone()];
+            outbox.record(out, held.output, |records| records.put(bytes));
+            self.position.highest = held.highest;
+            self.emitted = held.seq;
+            self.held.pop_front();
+        }
+        let done = self.held.is_empty();
+        if done {
+            self.held_bytes.clear();
+            self.emitted = Seq::end_of(self.position.offset);
+            self.committed = self.position;
+        }
+        self.advance(outbox, out);
+        done
+    }
+
+    /// The source has no more for now: `Ended` for a finite one, `Idle` when that was confirmed for long enough.
+    pub fn at_end(&mut self, state: OriginState, outbox: &mut Outbox, out: &Handle) {
+        if self.held.is_empty() && self.state != state {
+            self.state = state;
+            self.advance(outbox, out);
+        }
+    }
+
+    fn advance(&mut self, outbox: &mut Outbox, out: &Handle) {
+        let progress = Progress { watermark: self.watermark(), highest: self.position.highest, state: self.state };
+        outbox.advance(out, self.emitted, progress);
+    }
+
+    fn dead_letter(&mut self, index: u32, reason: &str, time: Time, sample: &str) {
+        let seq = Seq { offset: self.position.offset, index };
+        let (source, partition) = (self.origin.source, self.origin.partition);
+        let letter = DeadLetter { seq, reason, source, partition, offset: seq.offset, time, sample };
+        let (start, highest) = (self.held_bytes.len(), self.highest());
+        letter.write(&mut self.held_bytes);
+        let (output, bytes) = (self.plan.partitions as usize, start..self.held_bytes.len());
+        self.held.push_back(Held { time: Time::MIN, highest, output, seq, bytes });
+    }
+}
+
+/// Where the events of the rejected element would have stood.
+fn index_of(reject: &Reject) -> u32 {
+    reject.element * MAX_MAPPINGS as u32
+}
+
+impl Position {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.offset);
+        out.put_u64(self.byte);
+        out.put_i64(self.highest.0);
+        let mut counts = self.counts;
+        for n in counts.plain() {
+            out.put_u64(*n);
+        }
+        out.put_u32(Reason::ALL.len() as u32);
+        for (reason, n) in Reason::ALL.iter().zip(&counts.rejected) {
+            out.put_str(reason.name());
+            out.put_u64(*n);
+        }
+    }
+
+    /// Reads what `write` wrote. Reasons go by name: another version may know others.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        let (offset, byte) = (r.u64("position")?, r.u64("byte position")?);
+        let highest = Time(r.i64("highest time")?);
+        let mut counts = Counts::default();
+        for n in counts.plain() {
+            *n = r.u64("count")?;
+        }
+        for _ in 0..r.count(12, "reasons")? {
+            let (name, n) = (r.str("reason")?, r.u64("rejected")?);
+            let at = Reason::ALL.iter().position(|reason| reason.name() == name).ok_or(r.corrupt("reason"))?;
+            counts.rejected[at] += n;
+        }
+        Ok(Self { offset, byte, highest, counts })
+    }
+}

@@ -1,0 +1,458 @@
+//! Impressions that wait for their outcomes, and the timers at which they become examples.
+//!
+//! An impression is open for an outcome until its event time + `within`. An outcome labels one impression for each
+//! of its items: the latest eligible. Timers order by (fire time, outcome, merge order); since impressions are opened
+//! in merge order, each outcome's timers are a plain queue.
+
+use std::collections::VecDeque;
+
+use millrace_crds::spec;
+
+use crate::{
+    codec::{Corrupt, Put, Reader},
+    event::{Event, EventType, Pseudonym, Seq, Time, category_of_text},
+    example::{ExampleHead, FeatureValue},
+    frame::{Origin, put_origin, put_seq, read_origin, read_seq},
+};
+
+/// What an impression waits for.
+#[derive(Clone, Debug)]
+pub struct OutcomePlan {
+    pub name: String,
+    pub event: EventType,
+    pub join: spec::Join,
+    pub within_micros: i64,
+}
+
+/// What a model needs of a join.
+#[derive(Clone, Debug)]
+pub struct ExamplePlan {
+    /// Index among the outcomes; at most 32 of them.
+    pub outcome: usize,
+    /// [`crate::example::Schema::id`].
+    pub schema: u64,
+    pub columns: usize,
+}
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+struct OpenItem {
+    /// Bytes of `text`.
+    id: std::ops::Range<u32>,
+    category: u64,
+    position: i32,
+    propensity: f64,
+    /// Bit n: outcome n came.
+    labels: u32,
+}
+
+/// One open impression. Slots and their buffers are used again.
+struct OpenJoin {
+    /// In the order of opening; 0: the slot is free.
+    number: u64,
+    user: Pseudonym,
+    user_slot: u32,
+    older: u32,
+    newer: u32,
+    time: Time,
+    origin: Origin,
+    seq: Seq,
+    decision: u64,
+    /// Bit n: outcome n's time has passed.
+    fired: u32,
+    /// Placement, platform, then the items' ids.
+    text: String,
+    placement_len: u32,
+    platform_len: u32,
+    items: Vec<OpenItem>,
+    /// For each model, for each item, its columns.
+    values: Vec<FeatureValue>,
+}
+
+#[derive(Clone, Copy)]
+struct Timer {
+    at: Time,
+    slot: u32,
+    number: u64,
+}
+
+/// Events of an outcome's type and how many of their items found an impression.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutcomeCounts {
+    pub events: u64,
+    pub matched: u64,
+}
+
+/// All open impressions of one events partition.
+pub struct Joins {
+    outcomes: Vec<OutcomePlan>,
+    examples: Vec<ExamplePlan>,
+    slots: Vec<OpenJoin>,
+    free: Vec<u32>,
+    /// By user slot: the newest open impression.
+    newest: Vec<u32>,
+    timers: Vec<VecDeque<Timer>>,
+    opened: u64,
+    pub counts: Vec<OutcomeCounts>,
+}
+
+impl Joins {
+    pub fn new(outcomes: Vec<OutcomePlan>, examples: Vec<ExamplePlan>) -> Self {
+        let timers = outcomes.iter().map(|_| VecDeque::new()).collect();
+        let counts = vec![OutcomeCounts::default(); outcomes.len()];
+        let (slots, free, newest) = (Vec::new(), Vec::new(), Vec::new());
+        Self { outcomes, examples, slots, free, newest, timers, opened: 0, counts }
+    }
+
+    pub fn open_count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Opens an impression. `values` fills in what a model is to know of an item, as of now.
+    pub fn open(
+        &mut self,
+        user_slot: u32,
+        origin: Origin,
+        event: &Event<'_>,
+        mut values: impl FnMut(usize, &crate::event::Item<'_>, &mut Vec<FeatureValue>),
+    ) {
+        if event.item_count == 0 || self.outcomes.is_empty() {
+            return;
+        }
+        self.opened += 1;
+        let slot = self.take_slot();
+        let join = &mut self.slots[slot as usize];
+        join.number = self.opened;
+        (join.user, join.user_slot) = (event.head.user, user_slot);
+        (join.time, join.origin, join.seq) = (event.head.time, origin, event.head.seq);
+        (join.decision, join.fired) = (event.head.decision, 0);
+        join.text.push_str(event.placement);
+        join.text.push_str(event.platform);
+        join.placement_len = event.placement.len() as u32;
+        join.platform_len = event.platform.len() as u32;
+        for item in event.items() {
+            let start = join.text.len() as u32;
+            join.text.push_str(item.id);
+            let id = start..join.text.len() as u32;
+            let (position, propensity) = (item.position, item.propensity);
+            join.items.push(OpenItem { id, category: category_of_text(item.id), position, propensity, labels: 0 });
+        }
+        for (model, plan) in self.examples.iter().enumerate() {
+            for item in event.items() {
+                let before = join.values.len();
+                values(model, &item, &mut join.values);
+                debug_assert_eq!(join.values.len() - before, plan.columns);
+            }
+        }
+        self.link(slot);
+        self.start_timers(slot);
+    }
+
+    fn take_slot(&mut self) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        self.slots.push(OpenJoin {
+            number: 0,
+            user: Pseudonym(0),
+            user_slot: NONE,
+            older: NONE,
+            newer: NONE,
+            time: Time(0),
+            origin: Origin::default(),
+            seq: Seq::START,
+            decision: 0,
+            fired: 0,
+            text: String::new(),
+            placement_len: 0,
+            platform_len: 0,
+            items: Vec::new(),
+            values: Vec::new(),
+        });
+        (self.slots.len() - 1) as u32
+    }
+
+    fn link(&mut self, slot: u32) {
+        let user = self.slots[slot as usize].user_slot as usize;
+        if self.newest.len() <= user {
+            self.newest.resize(user + 1, NONE);
+        }
+        let older = std::mem::replace(&mut self.newest[user], slot);
+        if older != NONE {
+            self.slots[older as usize].newer = slot;
+        }
+        self.slots[slot as usize].older = older;
+        self.slots[slot as usize].newer = NONE;
+    }
+
+    fn start_timers(&mut self, slot: u32) {
+        let join = &self.slots[slot as usize];
+        for (n, outcome) in self.outcomes.iter().enumerate() {
+            if join.fired & (1 << n) == 0 {
+                let at = join.time.plus(outcome.within_micros);
+                self.timers[n].push_back(Timer { at, slot, number: join.number });
+            }
+        }
+    }
+
+    fn close(&mut self, slot: u32) {
+        let join = &mut self.slots[slot as usize];
+        let (older, newer, user) = (join.older, join.newer, join.user_slot as usize);
+        join.number = 0;
+        join.text.clear();
+        join.items.clear();
+        join.values.clear();
+        match newer {
+            NONE => self.newest[user] = older,
+            newer => self.slots[newer as usize].older = older,
+        }
+        if older != NONE {
+            self.slots[older as usize].newer = newer;
+        }
+        self.free.push(slot);
+    }
+
+    /// Closes all open impressions of a user, without examples: consent is gone.
+    pub fn forget(&mut self, user_slot: u32) {
+        while let Some(slot) = self.newest.get(user_slot as usize).copied().filter(|s| *s != NONE) {
+            self.close(slot);
+        }
+    }
+
+    /// Labels what this event is an outcome of.
+    pub fn label(&mut self, user_slot: u32, origin: Origin, event: &Event<'_>) {
+        for n in 0..self.outcomes.len() {
+            if self.outcomes[n].event != event.head.event_type {
+                continue;
+            }
+            let matched = match self.outcomes[n].join {
+                spec::Join::User => self.label_latest(user_slot, n, origin, event),
+                spec::Join::Decision if event.head.decision != 0 => self.label_decision(user_slot, n, event),
+                spec::Join::Decision | spec::Join::Item => self.label_items(user_slot, n, event),
+            };
+            let whole_event = self.outcomes[n].join == spec::Join::User || event.item_count == 0;
+            self.counts[n].events += if whole_event { 1 } else { u64::from(event.item_count) };
+            self.counts[n].matched += matched;
+        }
+    }
+
+    /// The user's open impressions that may still have outcome `n` at `time`, the latest first.
+    fn eligible(&self, user_slot: u32, n: usize, time: Time) -> impl Iterator<Item = u32> + '_ {
+        let first = self.newest.get(user_slot as usize).copied().unwrap_or(NONE);
+        let within = self.outcomes[n].within_micros;
+        let walk = std::iter::successors(Some(first), |slot| self.slots.get(*slot as usize).map(|j| j.older));
+        walk.take_while(|slot| *slot != NONE).filter(move |slot| {
+            let join = &self.slots[*slot as usize];
+            join.fired & (1 << n) == 0 && time <= join.time.plus(within)
+        })
+    }
+
+    fn label_latest(&mut self, user_slot: u32, n: usize, origin: Origin, event: &Event<'_>) -> u64 {
+        let own = (origin, event.head.seq.offset);
+        let latest = self.eligible(user_slot, n, event.head.time).find(|slot| {
+            let join = &self.slots[*slot as usize];
+            (join.origin, join.seq.offset) != own
+        });
+        let Some(slot) = latest else { return 0 };
+        self.slots[slot as usize].items.iter_mut().for_each(|item| item.labels |= 1 << n);
+        1
+    }
+
+    fn label_decision(&mut self, user_slot: u32, n: usize, event: &Event<'_>) -> u64 {
+        let decision = event.head.decision;
+        let latest =
+            self.eligible(user_slot, n, event.head.time).find(|slot| self.slots[*slot as usize].decision == decision);
+        let Some(slot) = latest else { return 0 };
+        let items = &mut self.slots[slot as usize].items;
+        if event.item_count == 0 {
+            items.iter_mut().for_each(|item| item.labels |= 1 << n);
+            return 1;
+        }
+        event.items().map(|item| u64::from(set_label(items, category_of_text(item.id), n))).sum()
+    }
+
+    fn label_items(&mut self, user_slot: u32, n: usize, event: &Event<'_>) -> u64 {
+        let mut matched = 0;
+        for item in event.items() {
+            let category = category_of_text(item.id);
+            let has_item = |slot: &u32| self.slots[*slot as usize].items.iter().any(|i| i.category == category);
+            let latest = self.eligible(user_slot, n, event.head.time).find(has_item);
+            if let Some(slot) = latest {
+                set_label(&mut self.slots[slot as usize].items, category, n);
+                matched += 1;
+            }
+        }
+        matched
+    }
+
+    /// The time of the next timer.
+    pub fn due(&self) -> Option<Time> {
+        self.timers.iter().filter_map(|queue| queue.front().map(|t| t.at)).min()
+    }
+
+    /// Fires the next timer: `emit` gets (model, example, values) for each of its examples. Their sequence is left
+    /// to the caller.
+    pub fn fire(&mut self, mut emit: impl FnMut(usize, ExampleHead<'_>, &[FeatureValue])) {
+        let Some(at) = self.due() else { return };
+        let Some(n) = self.timers.iter().position(|queue| queue.front().is_some_and(|t| t.at == at)) else { return };
+        let Some(timer) = self.timers[n].pop_front() else { return };
+        let join = &mut self.slots[timer.slot as usize];
+        if join.number != timer.number {
+            return; // closed before its time
+        }
+        join.fired |= 1 << n;
+        let mut values_at = 0;
+        for (model, plan) in self.examples.iter().enumerate() {
+            for item in &join.items {
+                let values = &join.values[values_at..values_at + plan.columns];
+                values_at += plan.columns;
+                if plan.outcome == n {
+                    emit(model, join.example(item, n, at, plan.schema), values);
+                }
+            }
+        }
+        if join.fired.count_ones() as usize == self.outcomes.len() {
+            self.close(timer.slot);
+        }
+    }
+
+    /// Order-independent digest of all open impressions, without their slots and numbers.
+    pub fn digest(&self) -> u128 {
+        let mut bytes = Vec::new();
+        let open = self.slots.iter().filter(|j| j.number != 0);
+        open.fold(0u128, |sum, join| {
+            bytes.clear();
+            join.write_content(&mut bytes);
+            sum.wrapping_add(xxhash_rust::xxh3::xxh3_128(&bytes))
+        })
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.opened);
+        out.put_u32(self.counts.len() as u32);
+        for c in &self.counts {
+            out.put_u64(c.events);
+            out.put_u64(c.matched);
+        }
+        let mut open: Vec<&OpenJoin> = self.slots.iter().filter(|j| j.number != 0).collect();
+        open.sort_unstable_by_key(|j| j.number);
+        out.put_u32(open.len() as u32);
+        for join in open {
+            out.put_u64(join.number);
+            join.write_content(out);
+        }
+    }
+
+    /// Reads what `write` wrote, under the same plans. `slot_of` finds a user's slot.
+    pub fn read(
+        outcomes: Vec<OutcomePlan>,
+        examples: Vec<ExamplePlan>,
+        r: &mut Reader<'_>,
+        slot_of: impl Fn(Pseudonym) -> Option<u32>,
+    ) -> Result<Self, Corrupt> {
+        let mut joins = Self::new(outcomes, examples);
+        joins.opened = r.u64("joins opened")?;
+        if r.count(16, "outcome counts")? != joins.counts.len() {
+            return Err(r.corrupt("outcome counts"));
+        }
+        for c in &mut joins.counts {
+            *c = OutcomeCounts { events: r.u64("outcome events")?, matched: r.u64("outcomes matched")? };
+        }
+        for _ in 0..r.count(80, "open joins")? {
+            let slot = joins.take_slot();
+            let join = &mut joins.slots[slot as usize];
+            join.number = r.u64("join number")?;
+            join.read_content(r)?;
+            join.user_slot = slot_of(join.user).ok_or(r.corrupt("user of a join"))?;
+            joins.link(slot);
+            joins.start_timers(slot);
+        }
+        Ok(joins)
+    }
+}
+
+/// Labels the first item of that category that has no such label yet, or else says whether there is one.
+fn set_label(items: &mut [OpenItem], category: u64, n: usize) -> bool {
+    let mut found = false;
+    for item in items.iter_mut().filter(|i| i.category == category) {
+        found = true;
+        item.labels |= 1 << n;
+    }
+    found
+}
+
+impl OpenJoin {
+    fn placement(&self) -> &str {
+        &self.text[..self.placement_len as usize]
+    }
+    fn platform(&self) -> &str {
+        &self.text[self.placement_len as usize..(self.placement_len + self.platform_len) as usize]
+    }
+    fn item_id(&self, item: &OpenItem) -> &str {
+        &self.text[item.id.start as usize..item.id.end as usize]
+    }
+    fn example<'a>(&'a self, item: &OpenItem, outcome: usize, time: Time, schema: u64) -> ExampleHead<'a> {
+        ExampleHead {
+            seq: Seq::START,
+            time,
+            impression: self.time,
+            label: item.labels & (1 << outcome) != 0,
+            position: item.position,
+            propensity: item.propensity,
+            placement: self.placement(),
+            platform: self.platform(),
+            item: self.item_id(item),
+            schema,
+        }
+    }
+
+    fn write_content(&self, out: &mut Vec<u8>) {
+        out.put_u128(self.user.0);
+        out.put_i64(self.time.0);
+        put_origin(out, &self.origin);
+        put_seq(out, self.seq);
+        out.put_u64(self.decision);
+        out.put_u32(self.fired);
+        out.put_str(self.placement());
+        out.put_str(self.platform());
+        out.put_u32(self.items.len() as u32);
+        for item in &self.items {
+            out.put_str(self.item_id(item));
+            out.put_u32(item.position as u32);
+            out.put_f64(item.propensity);
+            out.put_u32(item.labels);
+        }
+        out.put_u32(self.values.len() as u32);
+        for value in &self.values {
+            value.write(out);
+        }
+    }
+
+    fn read_content(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.user = Pseudonym(r.u128("join user")?);
+        self.time = Time(r.i64("join time")?);
+        self.origin = read_origin(r)?;
+        self.seq = read_seq(r)?;
+        self.decision = r.u64("join decision")?;
+        self.fired = r.u32("join fired")?;
+        for len in [&mut self.placement_len, &mut self.platform_len] {
+            let text = r.str("join text")?;
+            *len = text.len() as u32;
+            self.text.push_str(text);
+        }
+        for _ in 0..r.count(20, "join items")? {
+            let id = r.str("join item")?;
+            let start = self.text.len() as u32;
+            self.text.push_str(id);
+            let range = start..self.text.len() as u32;
+            let (position, propensity) = (r.u32("join position")? as i32, r.f64("join propensity")?);
+            let labels = r.u32("join labels")?;
+            self.items.push(OpenItem { id: range, category: category_of_text(id), position, propensity, labels });
+        }
+        for _ in 0..r.count(9, "join values")? {
+            self.values.push(FeatureValue::read(r)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! A model's state in bytes, whole or as what changed, and its digest.
+//!
+//! Version 1: version (u16), kind (u8: 0 whole, 1 changes), layout (u64), hash of the contents (u128), base rates, leak
+//! detector, validation, weights, statistics; all little-endian. Changes hold the absolute values of the weight blocks and
+//! items that changed, and the rest whole. Nothing in it depends on where in the log the examples stood.
+
+use millrace_crds::spec;
+
+use super::{Model, Statistics, Validation};
+use crate::{
+    codec::{Corrupt, Put, Reader},
+    example::{Example, Schema},
+};
+
+const VERSION: u16 = 1;
+const WHOLE: u8 = 0;
+const CHANGES: u8 = 1;
+
+impl Model {
+    /// Over everything learned and every example in order; equal for equal histories, however they were cut into
+    /// checkpoints. Weights and items that did not change since the last call are not hashed again.
+    pub fn digest(&mut self) -> u128 {
+        let mut bytes = Vec::new();
+        self.encode_small(&mut bytes);
+        bytes.put_u128(self.weights.digest());
+        self.statistics.digest(&mut bytes);
+        xxhash_rust::xxh3::xxh3_128(&bytes)
+    }
+
+    /// Appends the whole state.
+    pub fn encode_all(&self, out: &mut Vec<u8>) {
+        self.encode(out, WHOLE);
+    }
+
+    /// Appends what changed since [`Model::mark_clean`], or since it was loaded.
+    pub fn encode_changes(&self, out: &mut Vec<u8>) {
+        self.encode(out, CHANGES);
+    }
+
+    pub fn mark_clean(&mut self) {
+        self.weights.mark_clean();
+        self.statistics.mark_clean();
+    }
+
+    /// Takes over a whole state. Only a freshly compiled model can; after an error it is to be compiled anew.
+    pub fn load_all(&mut self, bytes: &[u8]) -> Result<(), Corrupt> {
+        self.apply(bytes, WHOLE)
+    }
+
+    /// Takes over what changed after the state that was loaded. After an error the model is to be compiled anew.
+    pub fn apply_changes(&mut self, bytes: &[u8]) -> Result<(), Corrupt> {
+        self.apply(bytes, CHANGES)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>, kind: u8) {
+        out.put_u16(VERSION);
+        out.put_u8(kind);
+        out.put_u64(self.layout);
+        self.encode_small(out);
+        self.weights.encode(out, kind == CHANGES);
+        self.statistics.encode(out, kind == CHANGES);
+    }
+
+    fn encode_small(&self, out: &mut Vec<u8>) {
+        out.put_u128(self.contents);
+        self.base.encode(out);
+        if let Some(recent) = &self.recent_base {
+            recent.encode(out);
+        }
+        self.leaks.encode(out);
+        self.validation.encode(out);
+    }
+
+    fn apply(&mut self, bytes: &[u8], kind: u8) -> Result<(), Corrupt> {
+        let mut r = Reader::new(bytes);
+        if r.u16("version")? != VERSION {
+            return Err(Corrupt { what: "version of the model's state (this engine reads version 1)", at: 0 });
+        }
+        if r.u8("kind")? != kind {
+            return Err(Corrupt { what: "kind of the model's state", at: 2 });
+        }
+        if r.u64("layout")? != self.layout {
+            return Err(Corrupt { what: "layout: the state is of a model with other columns or bits", at: 3 });
+        }
+        self.contents = r.u128("contents")?;
+        self.base.load(&mut r)?;
+        if let Some(recent) = &mut self.recent_base {
+            recent.load(&mut r)?;
+        }
+        self.leaks.apply(&mut r)?;
+        self.validation = Validation::read(&mut r)?;
+        self.weights.apply(&mut r)?;
+        self.statistics.apply(&mut r)?;
+        if r.is_empty() { Ok(()) } else { Err(r.corrupt("end of the model's state")) }
+    }
+}
+
+/// Of what a state cannot be read without.
+pub fn layout(schema: &Schema, settings: &spec::Ftrl, statistics: &Statistics) -> u64 {
+    let mut bytes = Vec::new();
+    bytes.put_u64(schema.id());
+    bytes.put_u32(settings.bits);
+    bytes.put_u8(u8::from(settings.half_life_examples.is_some()));
+    statistics.layout(&mut bytes);
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+/// The running hash after one more example: of all it says, but not of its place in the log.
+pub fn chain(contents: u128, example: &Example<'_>, bytes: &mut Vec<u8>) -> u128 {
+    let head = &example.head;
+    bytes.clear();
+    bytes.put_u128(contents);
+    bytes.put_i64(head.time.0);
+    bytes.put_i64(head.impression.0);
+    bytes.put_u8(u8::from(head.label));
+    bytes.put_u32(head.position as u32);
+    bytes.put_f64(head.propensity);
+    bytes.put_u64(head.schema);
+    for text in [head.placement, head.platform, head.item] {
+        bytes.put_str(text);
+    }
+    bytes.put(example.value_bytes());
+    xxhash_rust::xxh3::xxh3_128(bytes)
+}

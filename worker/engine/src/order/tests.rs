@@ -1,0 +1,160 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::{FrameWriter, SectionHead, put_seq};
+
+fn record(seq: Seq, time: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_u32(20);
+    put_seq(&mut out, seq);
+    out.put_i64(time);
+    out
+}
+
+/// A section: partition, epoch, (from, to], watermark, state, and (offset, time) of its records.
+struct Part<'a>(u32, u64, u64, u64, i64, OriginState, &'a [(u64, i64)]);
+
+fn frame(parts: &[Part<'_>]) -> Arc<[u8]> {
+    let mut w = FrameWriter::new(Kind::Events, 1, 0);
+    for Part(partition, epoch, from, to, watermark, state, records) in parts {
+        let bytes: Vec<u8> = records.iter().flat_map(|(o, t)| record(Seq { offset: *o, index: 0 }, *t)).collect();
+        let highest = records.iter().map(|r| Time(r.1)).max().unwrap_or(Time::MIN);
+        let progress = Progress { watermark: Time(*watermark), highest, state: *state };
+        let origin = Origin::of_source(0, *partition);
+        let (from, to) = (Seq::end_of(*from), Seq::end_of(*to));
+        w.section(&SectionHead { origin, epoch: *epoch, from, to, progress }, &bytes);
+    }
+    Arc::from(w.finish())
+}
+
+fn merge_of(partitions: u32) -> Merge {
+    Merge::new(Kind::Events, &(0..partitions).map(|p| Origin::of_source(0, p)).collect::<Vec<_>>())
+}
+
+fn drain(merge: &mut Merge) -> Vec<(i64, u32, u64)> {
+    std::iter::from_fn(|| merge.release().map(|r| (r.time.0, r.origin.partition, r.seq.offset))).collect()
+}
+
+use OriginState::{Active, Ended, Idle};
+
+#[test]
+fn waits_for_every_origin_and_orders_ties_by_origin_then_sequence() {
+    let mut m = merge_of(2);
+    m.accept(&frame(&[Part(1, 1, 0, 3, 100, Active, &[(1, 10), (2, 10), (3, 5)])])).unwrap();
+    assert_eq!(drain(&mut m), [], "origin 0 has said nothing");
+    m.accept(&frame(&[Part(0, 1, 0, 2, 10, Active, &[(1, 10), (2, 11)])])).unwrap();
+    assert_eq!(drain(&mut m), [(5, 1, 3), (10, 0, 1), (10, 1, 1), (10, 1, 2)]);
+    assert_eq!(m.waiting(), 1);
+}
+
+#[test]
+fn an_idle_origin_holds_nothing_up_and_what_it_then_sends_below_is_late() {
+    let mut m = merge_of(2);
+    m.accept(&frame(&[Part(0, 1, 0, 1, 50, Active, &[(1, 50)]), Part(1, 1, 0, 0, i64::MIN, Idle, &[])])).unwrap();
+    assert_eq!(drain(&mut m), [(50, 0, 1)]);
+    let late = m.accept(&frame(&[Part(1, 1, 0, 2, 60, Active, &[(1, 49), (2, 61)])])).unwrap();
+    assert_eq!(late.len(), 1);
+    assert_eq!(drain(&mut m), [], "origin 0 stands at 50");
+}
+
+#[test]
+fn when_all_are_idle_or_ended_everything_seen_is_released() {
+    for state in [Idle, Ended] {
+        let mut m = merge_of(2);
+        m.accept(&frame(&[Part(0, 1, 0, 1, 1, state, &[(1, 50)]), Part(1, 1, 0, 1, 2, state, &[(1, 70)])])).unwrap();
+        assert_eq!(drain(&mut m), [(50, 0, 1), (70, 1, 1)]);
+        assert_eq!(m.watermark(), Time(70), "and the watermark stays there");
+        assert_eq!(m.all_ended(), state == Ended);
+    }
+}
+
+#[test]
+fn a_repeated_frame_of_a_restarted_writer_changes_nothing() {
+    let mut m = merge_of(1);
+    m.accept(&frame(&[Part(0, 1, 0, 3, 30, Ended, &[(1, 10), (3, 30)])])).unwrap();
+    assert_eq!(drain(&mut m).len(), 2);
+    m.accept(&frame(&[Part(0, 2, 0, 2, 10, Active, &[(1, 10)])])).unwrap();
+    assert!(m.all_ended(), "older input says nothing new of the state");
+    assert_eq!((drain(&mut m).len(), m.watermark()), (0, Time(30)));
+    m.accept(&frame(&[Part(0, 1, 3, 9, 99, Active, &[(4, 40)])])).unwrap();
+    assert_eq!(m.waiting(), 0, "the stale writer is not heard");
+}
+
+#[test]
+fn a_hole_is_refused() {
+    let mut m = merge_of(1);
+    m.accept(&frame(&[Part(0, 1, 0, 3, 30, Active, &[])])).unwrap();
+    let error = m.accept(&frame(&[Part(0, 1, 4, 6, 40, Active, &[(5, 50)])])).unwrap_err();
+    assert!(matches!(error, OrderError::Gap(_)), "{error}");
+}
+
+#[test]
+fn an_origin_that_is_added_joins_where_the_log_shows_it() {
+    let mut m = merge_of(1);
+    m.accept(&frame(&[Part(0, 1, 0, 2, 20, Active, &[(1, 10), (2, 30)])])).unwrap();
+    assert_eq!(drain(&mut m).len(), 1);
+    let late = m.accept(&frame(&[Part(1, 1, 0, 2, 25, Active, &[(1, 15), (2, 28)])])).unwrap();
+    assert_eq!(late.len(), 1, "15 is below the merged watermark");
+    m.accept(&frame(&[Part(0, 1, 2, 3, 40, Active, &[])])).unwrap();
+    assert_eq!(drain(&mut m), [], "origin 1 stands at 25");
+    m.accept(&frame(&[Part(1, 1, 2, 3, 40, Active, &[])])).unwrap();
+    assert_eq!(drain(&mut m), [(28, 1, 2), (30, 0, 2)]);
+}
+
+#[test]
+fn frames_are_let_go() {
+    let mut m = merge_of(1);
+    for n in 0..100u64 {
+        m.accept(&frame(&[Part(0, 1, n, n + 1, n as i64, Active, &[(n + 1, n as i64 + 1)])])).unwrap();
+        drain(&mut m);
+    }
+    assert!(m.frames.len() <= 3, "{}", m.frames.len());
+}
+
+/// The naive merge: everything at once in a sorted map.
+fn oracle(origins: &[Vec<i64>]) -> Vec<(i64, u32, u64)> {
+    let all = origins
+        .iter()
+        .enumerate()
+        .flat_map(|(p, times)| times.iter().enumerate().map(move |(i, t)| ((*t, p as u32, i as u64 + 1), ())));
+    all.collect::<BTreeMap<_, _>>().into_keys().collect()
+}
+
+proptest! {
+    /// Any cut into frames, any interleaving of origins, saved and restored anywhere: the order is the oracle's.
+    #[test]
+    fn order_does_not_depend_on_frames(
+        origins in proptest::collection::vec(proptest::collection::vec(0i64..5_000_000, 1..60), 1..4),
+        choices in proptest::collection::vec((0usize..4, 1usize..9, any::<bool>()), 300),
+    ) {
+        let mut m = merge_of(origins.len() as u32);
+        let mut at = vec![0; origins.len()];
+        let mut seen = Vec::new();
+        for (pick, size, restore) in choices {
+            let p = pick % origins.len();
+            let times = &origins[p];
+            let to = (at[p] + size).min(times.len());
+            let records: Vec<(u64, i64)> = (at[p]..to).map(|i| (i as u64 + 1, times[i])).collect();
+            // The best watermark that is true: just below what is still to come.
+            let watermark = times[to..].iter().min().map_or(i64::MAX - 1, |t| t - 1);
+            let state = if to == times.len() { Ended } else { Active };
+            m.accept(&frame(&[Part(p as u32, 1, at[p] as u64, to as u64, watermark, state, &records)])).unwrap();
+            at[p] = to;
+            seen.extend(drain(&mut m));
+            if restore {
+                let mut bytes = Vec::new();
+                m.write(&mut bytes);
+                m = Merge::read(Kind::Events, &mut Reader::new(&bytes)).unwrap();
+            }
+        }
+        let complete = at.iter().zip(&origins).all(|(a, o)| *a == o.len());
+        let expected = oracle(&origins);
+        if complete {
+            prop_assert_eq!(seen, expected);
+        } else {
+            prop_assert_eq!(&seen[..], &expected[..seen.len()]);
+        }
+    }
+}

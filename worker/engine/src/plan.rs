@@ -1,0 +1,127 @@
+//! A validated pipeline, compiled: every name resolved, every reader prepared. What the tasks share.
+
+use millrace_crds::{
+    scalar::Span,
+    spec::{self, LatePolicy, PipelineSpec},
+};
+
+use crate::{
+    decode::{self, Decoder},
+    event::EventType,
+    example::Schema,
+    feature::{self, Features, Projection},
+    frame::Origin,
+    ingest::IngestPlan,
+    join::{ExamplePlan, OutcomePlan},
+    learn::{self, Model},
+    names::{IMPRESSION, Names},
+    privacy::Pseudonymizer,
+};
+
+/// A name that does not resolve, or a definition that cannot be compiled: validation let it through.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("{what} `{name}` is not known; run `millrace validate`")]
+    Unknown { what: &'static str, name: String },
+    #[error("at most {limit} {what}")]
+    TooMany { what: &'static str, limit: usize },
+    #[error(transparent)]
+    Feature(#[from] feature::CompileError),
+    #[error(transparent)]
+    Decoder(#[from] decode::CompileError),
+    #[error(transparent)]
+    Model(#[from] learn::CompileError),
+}
+
+/// One model's part.
+pub struct ModelPlan {
+    pub name: String,
+    pub outcome: usize,
+    pub schema: Schema,
+    pub projection: Projection,
+    /// Without any example.
+    pub fresh: Model,
+}
+
+/// Everything that tasks share. Compiled once; never changes.
+pub struct Plan {
+    pub names: Names,
+    pub partitions: u32,
+    pub features: Features,
+    pub impression: Option<EventType>,
+    pub consent_by_event: bool,
+    pub outcomes: Vec<OutcomePlan>,
+    pub models: Vec<ModelPlan>,
+    /// The longest `dedupWithin` of the sources.
+    pub dedupe_micros: i64,
+    late: Vec<LatePolicy>,
+}
+
+/// Outcomes are bits of a label.
+const MAX_OUTCOMES: usize = 32;
+
+impl Plan {
+    /// # Errors
+    /// Only for a spec that validation would have refused.
+    pub fn compile(spec: &PipelineSpec) -> Result<Self, PlanError> {
+        let names = Names::of(spec);
+        let features = Features::compile(spec, &names)?;
+        if spec.outcomes.len() > MAX_OUTCOMES {
+            return Err(PlanError::TooMany { what: "outcomes", limit: MAX_OUTCOMES });
+        }
+        let outcome = |(name, o): (&String, &spec::Outcome)| {
+            let event = names.event(&o.event);
+            let event = event.ok_or(PlanError::Unknown { what: "event", name: o.event.clone() })?;
+            Ok(OutcomePlan { name: name.clone(), event, join: o.join, within_micros: o.within.as_micros() })
+        };
+        let outcomes = spec.outcomes.iter().map(outcome).collect::<Result<Vec<_>, PlanError>>()?;
+        let model = |m: &spec::Model| {
+            let position = outcomes.iter().position(|o| o.name == m.outcome);
+            let outcome = position.ok_or(PlanError::Unknown { what: "outcome", name: m.outcome.clone() })?;
+            let (schema, projection) = (features.schema(spec, m), features.projection(spec, m, &names)?);
+            let fresh = Model::compile(spec, m, &schema)?;
+            Ok(ModelPlan { name: m.name.clone(), outcome, schema, projection, fresh })
+        };
+        let models = spec.models.iter().map(model).collect::<Result<Vec<_>, PlanError>>()?;
+        let windows = spec.sources.iter().filter_map(|s| s.event_id.as_ref()).map(|id| id.dedup_within.as_micros());
+        Ok(Self {
+            partitions: spec.partitions,
+            impression: names.event(IMPRESSION),
+            consent_by_event: spec.privacy.consent.event.is_some(),
+            dedupe_micros: windows.max().unwrap_or(0),
+            late: spec.sources.iter().map(|s| s.event_time.late).collect(),
+            outcomes,
+            models,
+            features,
+            names,
+        })
+    }
+
+    pub fn example_plans(&self) -> Vec<ExamplePlan> {
+        let plan =
+            |m: &ModelPlan| ExamplePlan { outcome: m.outcome, schema: m.schema.id(), columns: m.schema.columns.len() };
+        self.models.iter().map(plan).collect()
+    }
+
+    pub fn late_to_dead_letters(&self, origin: Origin) -> bool {
+        self.late.get(usize::from(origin.source)).is_some_and(|late| *late == LatePolicy::DeadLetter)
+    }
+
+    /// How the partitions of a source are read.
+    pub fn ingest(
+        &self,
+        spec: &PipelineSpec,
+        source: usize,
+        max_skew: Span,
+        keys: &Pseudonymizer,
+    ) -> Result<(IngestPlan, Decoder), PlanError> {
+        let source = &spec.sources[source];
+        let plan = IngestPlan {
+            max_out_of_orderness_micros: source.event_time.max_out_of_orderness.as_micros(),
+            max_skew_micros: max_skew.as_micros(),
+            late_to_dead_letters: source.event_time.late == LatePolicy::DeadLetter,
+            partitions: self.partitions,
+        };
+        Ok((plan, Decoder::compile(spec, source, &self.names, keys.clone())?))
+    }
+}

@@ -1,0 +1,250 @@
+//! The table of users: rows in an arena, found by an index of pseudonyms.
+//!
+//! Rows lie side by side in chunks, so that growing moves none. The index holds 8 bytes a user, among them 32 bits of the
+//! pseudonym (which is a keyed hash itself), so that neither growing nor an unknown user touches a row.
+
+mod codec;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use hashbrown::HashTable;
+
+use crate::{
+    event::Pseudonym,
+    feature::{Features, RowMut, RowRef, Sets, layout::FLAGS_AT, layout::Layout, put_u128},
+};
+
+/// A row's place. It stays the user's until the user is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot(pub u32);
+
+/// Rows of a chunk, as a power of two.
+const CHUNK_LOG2: u32 = 12;
+const CHUNK_ROWS: usize = 1 << CHUNK_LOG2;
+
+/// Bytes that memory gives at once.
+const CACHE_LINE: usize = 64;
+
+/// Flags of a row.
+const LIVE: u8 = 1;
+/// Changed since the last mark.
+const DIRTY: u8 = 2;
+/// Changed since the last digest.
+const UNDIGESTED: u8 = 4;
+
+/// An entry of the index.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    tag: u32,
+    slot: u32,
+}
+
+/// The low 64 bits of the pseudonym give a tag of 32, which gives the hash: its low bits choose the bucket and
+/// its high ones the index's own tag.
+fn tag_of(pseudonym: Pseudonym) -> u32 {
+    let low = pseudonym.0 as u64;
+    (low ^ (low >> 32)) as u32
+}
+
+fn hash_of(tag: u32) -> u64 {
+    u64::from(tag) << 32 | u64::from(tag)
+}
+
+/// Users and their rows.
+#[derive(Debug)]
+pub struct Users {
+    layout: Arc<Layout>,
+    arena: Arena,
+    sets: Sets,
+    index: HashTable<Entry>,
+    /// Slots of removed users.
+    free: Vec<u32>,
+    /// Slots that became dirty, or undigested, in that order; a slot may be there twice.
+    dirty: Vec<u32>,
+    undigested: Vec<u32>,
+    /// Users removed since the last mark and not there again.
+    tombstones: BTreeSet<Pseudonym>,
+    /// The digest of each slot as it is in `digest`; 0 if it is not.
+    row_digests: Vec<u128>,
+    digest: u128,
+}
+
+#[derive(Debug)]
+struct Arena {
+    row_bytes: usize,
+    chunks: Vec<Box<[u8]>>,
+    /// Slots ever used.
+    used: u32,
+}
+
+impl Arena {
+    fn place(&self, slot: u32) -> (usize, usize) {
+        ((slot >> CHUNK_LOG2) as usize, (slot as usize & (CHUNK_ROWS - 1)) * self.row_bytes)
+    }
+    #[inline]
+    fn row(&self, slot: u32) -> &[u8] {
+        let (chunk, at) = self.place(slot);
+        &self.chunks[chunk][at..at + self.row_bytes]
+    }
+    #[inline]
+    fn row_mut(&mut self, slot: u32) -> &mut [u8] {
+        let (chunk, at) = self.place(slot);
+        &mut self.chunks[chunk][at..at + self.row_bytes]
+    }
+    fn add(&mut self) -> u32 {
+        let slot = self.used;
+        self.used += 1;
+        if self.place(slot).0 == self.chunks.len() {
+            self.chunks.push(vec![0; CHUNK_ROWS * self.row_bytes].into());
+        }
+        slot
+    }
+}
+
+impl Users {
+    pub fn new(features: &Features) -> Self {
+        let layout = Arc::clone(features.layout());
+        Self {
+            arena: Arena { row_bytes: layout.bytes, chunks: Vec::new(), used: 0 },
+            layout,
+            sets: Sets::default(),
+            index: HashTable::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            undigested: Vec::new(),
+            tombstones: BTreeSet::new(),
+            row_digests: Vec::new(),
+            digest: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    #[inline]
+    pub fn find(&self, pseudonym: Pseudonym) -> Option<Slot> {
+        let tag = tag_of(pseudonym);
+        let found = self.index.find(hash_of(tag), |e| e.tag == tag && self.pseudonym_of(Slot(e.slot)) == pseudonym);
+        found.map(|entry| Slot(entry.slot))
+    }
+
+    /// Reads the rows of users that are about to be used, so that the waits for memory overlap: about 16 at a time. Changes
+    /// nothing.
+    pub fn warm(&self, pseudonyms: impl IntoIterator<Item = Pseudonym>) {
+        let mut sum = 0u8;
+        for slot in pseudonyms.into_iter().filter_map(|pseudonym| self.find(pseudonym)) {
+            sum = self.row(slot).bytes.iter().step_by(CACHE_LINE).fold(sum, |sum, byte| sum ^ byte);
+        }
+        std::hint::black_box(sum);
+    }
+
+    /// The user's row, an empty one if the user is new. A new row is dirty.
+    #[inline]
+    pub fn get_or_insert(&mut self, pseudonym: Pseudonym) -> Slot {
+        match self.find(pseudonym) {
+            Some(slot) => slot,
+            None => self.insert(pseudonym),
+        }
+    }
+
+    #[cold]
+    fn insert(&mut self, pseudonym: Pseudonym) -> Slot {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.row_digests.push(0);
+            self.arena.add()
+        });
+        let tag = tag_of(pseudonym);
+        self.index.insert_unique(hash_of(tag), Entry { tag, slot }, |entry| hash_of(entry.tag));
+        self.tombstones.remove(&pseudonym);
+        let at = self.layout.pseudonym_at();
+        let row = self.arena.row_mut(slot);
+        row[FLAGS_AT] = LIVE;
+        put_u128(row, at, pseudonym.0);
+        self.touch(slot);
+        Slot(slot)
+    }
+
+    /// Forgets a user, and remembers until the next mark that it did. Returns whether the user was there.
+    pub fn remove(&mut self, pseudonym: Pseudonym) -> bool {
+        let Some(Slot(slot)) = self.find(pseudonym) else { return false };
+        self.tombstones.insert(pseudonym);
+        let tag = tag_of(pseudonym);
+        if let Ok(entry) = self.index.find_entry(hash_of(tag), |entry| entry.slot == slot) {
+            entry.remove();
+        }
+        let row = self.arena.row_mut(slot);
+        RowMut { bytes: row, sets: &mut self.sets, layout: &self.layout }.remove_sets(false);
+        row.fill(0);
+        self.digest = self.digest.wrapping_sub(std::mem::take(&mut self.row_digests[slot as usize]));
+        self.free.push(slot);
+        true
+    }
+
+    #[inline]
+    pub fn row(&self, slot: Slot) -> RowRef<'_> {
+        RowRef { bytes: self.arena.row(slot.0), sets: &self.sets, layout: &self.layout }
+    }
+
+    /// Marks the row dirty.
+    #[inline]
+    pub fn row_mut(&mut self, slot: Slot) -> RowMut<'_> {
+        self.touch(slot.0);
+        RowMut { bytes: self.arena.row_mut(slot.0), sets: &mut self.sets, layout: &self.layout }
+    }
+
+    #[inline]
+    pub fn pseudonym_of(&self, slot: Slot) -> Pseudonym {
+        self.row(slot).pseudonym()
+    }
+
+    #[inline]
+    fn touch(&mut self, slot: u32) {
+        let flags = &mut self.arena.row_mut(slot)[FLAGS_AT];
+        let before = *flags;
+        if before & LIVE == 0 || before & (DIRTY | UNDIGESTED) == DIRTY | UNDIGESTED {
+            return;
+        }
+        *flags = before | DIRTY | UNDIGESTED;
+        if before & DIRTY == 0 {
+            self.dirty.push(slot);
+        }
+        if before & UNDIGESTED == 0 {
+            self.undigested.push(slot);
+        }
+    }
+
+    /// A digest of all users, their rows and sets. Equal tables have equal digests, however they came about; only what
+    /// changed since the last call is read.
+    pub fn digest(&mut self) -> u128 {
+        let mut encoded = Vec::new();
+        for slot in std::mem::take(&mut self.undigested) {
+            let flags = &mut self.arena.row_mut(slot)[FLAGS_AT];
+            if *flags & UNDIGESTED == 0 {
+                continue;
+            }
+            *flags &= !UNDIGESTED;
+            encoded.clear();
+            self.row(Slot(slot)).encode(&mut encoded);
+            let new = xxhash_rust::xxh3::xxh3_128(&encoded);
+            let old = std::mem::replace(&mut self.row_digests[slot as usize], new);
+            self.digest = self.digest.wrapping_sub(old).wrapping_add(new);
+        }
+        self.digest
+    }
+
+    /// Bytes on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        self.arena.chunks.len() * CHUNK_ROWS * self.arena.row_bytes
+            + self.sets.memory_bytes()
+            + self.index.allocation_size()
+            + (self.free.capacity() + self.dirty.capacity() + self.undigested.capacity()) * size_of::<u32>()
+            + self.row_digests.capacity() * size_of::<u128>()
+            + self.tombstones.len() * size_of::<Pseudonym>()
+    }
+}

@@ -1,0 +1,253 @@
+//! `millrace explain`: a pipeline in words.
+
+use std::path::Path;
+
+use millrace_crds::{
+    Validated,
+    spec::{Feature, Join, LatePolicy, Model, Names, OneOrMany, Per, PipelineSpec, Position, Source, When},
+};
+use serde::Serialize;
+
+use super::{CliError, Output, print};
+use crate::pipeline;
+
+/// What each part of a pipeline does, in sentences.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Explanation {
+    format_version: u32,
+    pipeline: String,
+    privacy: Vec<String>,
+    sources: Vec<Section>,
+    features: Vec<Section>,
+    outcomes: Vec<String>,
+    models: Vec<Section>,
+    /// Attributes that pass, but reach no model.
+    unused_attributes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Section {
+    name: String,
+    lines: Vec<String>,
+}
+
+pub fn explain(path: &Path, output: Output) -> Result<(), CliError> {
+    let validated = pipeline::validate(path)?;
+    let explanation = Explanation::of(&validated);
+    match output {
+        Output::Json => print(serde_json::to_string(&explanation).map_err(|e| CliError::Other(e.to_string()))?),
+        Output::Text => print(explanation.text()),
+    }
+    Ok(())
+}
+
+impl Explanation {
+    fn of(validated: &Validated) -> Self {
+        let spec = validated.spec();
+        let within = |o: &millrace_crds::spec::Outcome| match o.join {
+            Join::Decision => format!("same decision or, without one, same item, within {}", o.within),
+            Join::Item => format!("same item, within {}", o.within),
+            Join::User => format!("any later one of the user, within {}", o.within),
+        };
+        let outcome = |(name, o): (&String, &millrace_crds::spec::Outcome)| {
+            format!("{name}: an impression is positive if a `{}` follows ({}); it labels the latest that fits", o.event, within(o))
+        };
+        let feature = |(name, f): (&String, &Feature)| Section { name: name.clone(), lines: vec![describe_feature(f)] };
+        Self {
+            format_version: 1,
+            pipeline: validated.name().to_owned(),
+            privacy: privacy(spec),
+            sources: spec.sources.iter().map(|s| source(s, validated)).collect(),
+            features: spec.features.iter().map(feature).collect(),
+            outcomes: spec.outcomes.iter().map(outcome).collect(),
+            models: spec.models.iter().map(|m| model(m, spec)).collect(),
+            unused_attributes: unused_attributes(spec),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut out = format!("Pipeline {}\n\nPrivacy\n", self.pipeline);
+        let list = |out: &mut String, lines: &[String]| lines.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
+        list(&mut out, &self.privacy);
+        let parts = [("Sources", &self.sources), ("Features", &self.features), ("Models", &self.models)];
+        for (title, sections) in parts {
+            out.push_str(&format!("\n{title}\n"));
+            for section in sections {
+                out.push_str(&format!("  {}\n", section.name));
+                section.lines.iter().for_each(|line| out.push_str(&format!("    {line}\n")));
+            }
+        }
+        out.push_str("\nOutcomes\n");
+        list(&mut out, &self.outcomes);
+        if !self.unused_attributes.is_empty() {
+            out.push_str(&format!("\nAllowed, but reaching no model: {}\n", self.unused_attributes.join(", ")));
+        }
+        out.truncate(out.trim_end().len());
+        out
+    }
+}
+
+fn privacy(spec: &PipelineSpec) -> Vec<String> {
+    let p = &spec.privacy;
+    let user = match (&p.user.field, p.user.row_number) {
+        (Some(field), _) => format!("users are `{field}`, kept only as keyed pseudonyms; a record without it is not kept"),
+        _ => "every record is a user of its own".into(),
+    };
+    let granted: Vec<String> = p.consent.granted_if.iter().map(|(k, v)| format!("{k} = {}", scalar(v))).collect();
+    let consent = match (&p.consent.event, &p.consent.field, &p.consent.assumed) {
+        (Some(event), ..) => format!(
+            "consent is closed until a `{event}` event grants it ({}); one that does not withdraws it and removes the user",
+            granted.join(", ")
+        ),
+        (_, Some(field), _) => format!("a record is kept only if it says so itself: `{field}` ({})", granted.join(", ")),
+        (.., reason) => format!("consent is ASSUMED for everybody: {}", reason.as_deref().unwrap_or_default()),
+    };
+    let attributes = match p.allowed_attributes.len() {
+        0 => "no attribute passes".into(),
+        _ => format!("only these attributes pass: {}", p.allowed_attributes.join(", ")),
+    };
+    vec![user, consent, attributes]
+}
+
+fn scalar(s: &millrace_crds::scalar::Scalar) -> String {
+    serde_json::to_string(s).unwrap_or_default()
+}
+
+fn when(when: &When) -> String {
+    let value = |v: &OneOrMany| match v {
+        OneOrMany::One(s) => scalar(s),
+        OneOrMany::Many(list) => list.iter().map(scalar).collect::<Vec<_>>().join(" or "),
+    };
+    match when.len() {
+        0 => "every record".into(),
+        _ => when.iter().map(|(k, v)| format!("{k} = {}", value(v))).collect::<Vec<_>>().join(" and "),
+    }
+}
+
+fn source(s: &Source, validated: &Validated) -> Section {
+    let path = s.file.as_ref().map_or("", |f| f.path.as_str());
+    let mut lines = vec![format!("{:?} records of {path}, each file a partition", s.format)];
+    if let Some(each) = &s.each {
+        lines.push(format!("each element of `{each}` is read as a record of its own"));
+    }
+    let t = &s.event_time;
+    let from = t.field.clone().unwrap_or_else(|| t.fields.join(", "));
+    let late = match t.late {
+        LatePolicy::DeadLetter => "becomes a dead letter",
+        LatePolicy::Drop => "is dropped and counted",
+    };
+    lines.push(format!(
+        "event time from {from}; what is more than {} late {late}; held back when more than {} ahead of the other sources",
+        t.max_out_of_orderness,
+        validated.max_skew()
+    ));
+    if let Some(not_after) = &t.not_after {
+        lines.push(format!("times after {not_after} are not believed (dead letter `future`)"));
+    }
+    if let Some(id) = &s.event_id {
+        lines.push(format!("repeated `{}` within {} are dropped", id.field, id.dedup_within));
+    }
+    lines.extend(s.drop.iter().map(|d| format!("dropped: {}", when(d))));
+    lines.extend(s.events.iter().map(|e| format!("{}: {}", e.name, when(&e.when))));
+    Section { name: s.name.clone(), lines }
+}
+
+fn names(names: &Names) -> String {
+    match names {
+        Names::One(name) => name.clone(),
+        Names::Many(list) => list.join(" or "),
+    }
+}
+
+fn describe_feature(f: &Feature) -> String {
+    let per = match f.per {
+        Per::User => "of the user",
+        Per::Session => "of the session",
+        Per::Item => "of the item, over the model's examples",
+        Per::Global => "over all the model's examples",
+    };
+    let kinds = [
+        ("number of", &f.count),
+        ("sum of", &f.sum),
+        ("mean of", &f.mean),
+        ("lowest of", &f.min),
+        ("highest of", &f.max),
+        ("decayed sum of", &f.decayed_sum),
+        ("last value of", &f.last),
+        ("last values of", &f.last_n),
+        ("distinct values of", &f.distinct),
+        ("seconds since", &f.time_since),
+        ("affinity by", &f.affinity),
+    ];
+    let mut text = match kinds.iter().find_map(|(what, events)| events.as_ref().map(|e| (what, e))) {
+        Some((what, events)) => match &f.of {
+            Some(of) => format!("{what} `{of}` in {}, {per}", names(events)),
+            None => format!("{what} {}, {per}", names(events)),
+        },
+        None => match (&f.ratio, &f.any_of, &f.attribute) {
+            (Some([part, whole]), ..) => format!("{part} per {whole}, {per}"),
+            (_, Some(any), _) => format!("whether any of {} holds, at the impression", any.join(", ")),
+            (.., attribute) => format!("`{}` at the impression", attribute.as_deref().unwrap_or_default()),
+        },
+    };
+    for (name, span) in [("within", &f.window), ("half-life", &f.half_life)] {
+        if let Some(span) = span {
+            text.push_str(&format!(", {name} {span}"));
+        }
+    }
+    if let Some(by) = &f.by {
+        text.push_str(&format!(", for the candidate's `{by}`"));
+    }
+    if f.bucket.is_some() {
+        text.push_str(", in buckets");
+    }
+    text
+}
+
+/// Attributes that a feature or a name in a model takes from events.
+fn attributes_of(name: &str, spec: &PipelineSpec) -> Vec<String> {
+    let allowed: Vec<String> =
+        spec.privacy.allowed_attributes.iter().flat_map(|p| millrace_crds::names::expand(p)).collect();
+    match spec.features.get(name) {
+        None => allowed.iter().filter(|a| *a == name).cloned().collect(),
+        Some(f) => {
+            let mut used: Vec<String> = f.of.iter().chain(&f.by).chain(&f.attribute).cloned().collect();
+            used.extend(f.any_of.iter().flatten().flat_map(|p| millrace_crds::names::expand(p)));
+            used.retain(|u| allowed.contains(u));
+            used
+        }
+    }
+}
+
+fn model_attributes(m: &Model, spec: &PipelineSpec) -> Vec<String> {
+    let names = m.features.iter().chain(m.crosses.iter().flatten());
+    let mut used: Vec<String> = names.flat_map(|name| attributes_of(name, spec)).collect();
+    used.sort();
+    used.dedup();
+    used
+}
+
+fn model(m: &Model, spec: &PipelineSpec) -> Section {
+    let crosses: Vec<String> = m.crosses.iter().map(|c| c.join(" x ")).collect();
+    let used = model_attributes(m, spec);
+    let mut lines = vec![
+        format!("predicts `{}` from {}", m.outcome, m.features.join(", ")),
+        format!("attributes that reach it: {}", if used.is_empty() { "none".into() } else { used.join(", ") }),
+    ];
+    if !crosses.is_empty() {
+        lines.insert(1, format!("and from the crosses {}", crosses.join(", ")));
+    }
+    if m.position == Position::TrainOnly {
+        lines.push("position is a feature in training, constant when serving".into());
+    }
+    let f = &m.learner.ftrl;
+    lines.push(format!("FTRL-proximal, alpha {}, beta {}, l1 {}, l2 {}, 2^{} weights", f.alpha, f.beta, f.l1, f.l2, f.bits));
+    Section { name: m.name.clone(), lines }
+}
+
+fn unused_attributes(spec: &PipelineSpec) -> Vec<String> {
+    let used: Vec<String> = spec.models.iter().flat_map(|m| model_attributes(m, spec)).collect();
+    let allowed = spec.privacy.allowed_attributes.iter().flat_map(|p| millrace_crds::names::expand(p));
+    allowed.filter(|a| !used.contains(a)).collect()
+}

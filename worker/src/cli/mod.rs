@@ -1,0 +1,189 @@
+//! The command line.
+
+mod explain;
+mod inspect;
+mod replay;
+mod run;
+mod validate;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{data, host::HostError, log, pipeline::PipelineError, source::partitions::PartitionsError, store};
+
+/// Real-time personalization: reads interaction events, keeps user profiles, trains models online.
+#[derive(Parser)]
+#[command(name = "millrace", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How to print results: text for people, json for programs.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed while running; 2 wrong arguments or an invalid pipeline; \
+3 a check found a difference or damage.\nLogs go to standard error; RUST_LOG=debug shows more.";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a pipeline in this process.
+    #[command(after_help = "Examples:\n  millrace run pipeline.yaml --until-end\n  \
+        millrace run pipeline.yaml --until-end --output json --source events=/data/2024-05\n  \
+        millrace run pipeline.yaml --max-rate 500 --metrics-address 127.0.0.1:9090\n\n\
+        Ctrl-C saves everything and stops; the next run goes on where it stopped, also after kill -9.")]
+    Run(run::RunArgs),
+    /// Check a pipeline's file: all problems at once.
+    #[command(after_help = "Example:\n  millrace validate pipeline.yaml --output json")]
+    Validate { pipeline: PathBuf },
+    /// Say in words what a pipeline reads, drops, keeps, joins and learns from.
+    #[command(after_help = "Example:\n  millrace explain examples/eshop-clickstream/pipeline.yaml")]
+    Explain { pipeline: PathBuf },
+    /// Rebuild profiles and models from the log and compare them with the checkpoints.
+    #[command(after_help = "Examples:\n  millrace replay --data millrace-data\n  \
+        millrace replay --as-served        the loss that serving would have had")]
+    Replay(replay::ReplayArgs),
+    /// Look at users' profiles.
+    Profile {
+        #[command(subcommand)]
+        command: inspect::ProfileCommand,
+    },
+    /// Look at checkpoints.
+    Checkpoints {
+        #[command(subcommand)]
+        command: inspect::CheckpointsCommand,
+    },
+    /// List what could not be used, and why.
+    #[command(after_help = "Example:\n  millrace dead-letters --limit 20 --reason malformed")]
+    DeadLetters(inspect::DeadLettersArgs),
+    /// List the training examples in the log.
+    #[command(after_help = "Example:\n  millrace examples --model ctr --limit 3 --output json")]
+    Examples(inspect::ExamplesArgs),
+}
+
+/// Where a pipeline's log and checkpoints are.
+#[derive(Args, Clone)]
+pub struct DataArgs {
+    /// Folder of the log and the checkpoints.
+    #[arg(long, default_value = "millrace-data", env = "MILLRACE_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// The pipeline's file, if it is no longer where it was at the last run.
+    #[arg(long, value_name = "FILE")]
+    pipeline: Option<PathBuf>,
+}
+
+impl DataArgs {
+    fn pipeline(&self) -> Result<PathBuf, CliError> {
+        match &self.pipeline {
+            Some(path) => Ok(path.clone()),
+            None => Ok(data::last_pipeline(&self.data)?),
+        }
+    }
+}
+
+/// `NAME=PATH`
+fn parse_source(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("expected NAME=PATH, such as events=/data/events")?;
+    Ok((name.to_owned(), PathBuf::from(path)))
+}
+
+fn sources(list: &[(String, PathBuf)]) -> BTreeMap<String, PathBuf> {
+    list.iter().cloned().collect()
+}
+
+/// Why a command did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Partitions(#[from] PartitionsError),
+    #[error(transparent)]
+    Data(#[from] data::DataError),
+    #[error(transparent)]
+    Log(#[from] log::OpenError),
+    #[error(transparent)]
+    Read(#[from] log::ReadError),
+    #[error(transparent)]
+    Lineage(#[from] store::checkpoint::LineageError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("cannot listen on {address}: {cause}; choose another --metrics-address")]
+    Listen { address: String, cause: std::io::Error },
+    #[error("{0}")]
+    Other(String),
+    /// What was found is printed already; only the exit code is left to say.
+    #[error("see above")]
+    Printed { exit_code: u8 },
+}
+
+impl CliError {
+    /// A check found a difference or damage.
+    const FOUND: CliError = CliError::Printed { exit_code: 3 };
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Pipeline(_) | CliError::Partitions(_) => 2,
+            CliError::Printed { exit_code } => *exit_code,
+            _ => 1,
+        }
+    }
+}
+
+impl Cli {
+    /// Runs the command; errors go to standard error, as text or as one JSON object.
+    pub fn run(self) -> ExitCode {
+        let output = self.output;
+        match self.dispatch() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(CliError::Printed { exit_code }) => ExitCode::from(exit_code),
+            Err(error) => {
+                let code = error.exit_code();
+                match output {
+                    Output::Text => eprintln!("error: {error}"),
+                    Output::Json => {
+                        let json = serde_json::json!({"formatVersion": 1, "error": error.to_string(), "exitCode": code});
+                        eprintln!("{json}");
+                    }
+                }
+                ExitCode::from(code)
+            }
+        }
+    }
+
+    fn dispatch(self) -> Result<(), CliError> {
+        let output = self.output;
+        match self.command {
+            Command::Run(args) => run::run(&args, output),
+            Command::Validate { pipeline } => validate::validate(&pipeline, output),
+            Command::Explain { pipeline } => explain::explain(&pipeline, output),
+            Command::Replay(args) => replay::replay(&args, output),
+            Command::Profile { command } => inspect::profile(&command, output),
+            Command::Checkpoints { command } => inspect::checkpoints(&command, output),
+            Command::DeadLetters(args) => inspect::dead_letters(&args, output),
+            Command::Examples(args) => inspect::examples(&args, output),
+        }
+    }
+}
+
+/// Prints one result on standard output. A reader that went away is no error.
+fn print(text: impl AsRef<str>) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n"));
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
+}

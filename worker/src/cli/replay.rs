@@ -1,0 +1,58 @@
+//! `millrace replay`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use super::{CliError, DataArgs, Output, print};
+use crate::{data::Data, pipeline::Pipeline, progress, replay::Replay};
+
+#[derive(Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Instead, report the loss that serving would have had: predicting by the model as it was at impression time.
+    #[arg(long)]
+    as_served: bool,
+}
+
+pub fn replay(args: &ReplayArgs, output: Output) -> Result<(), CliError> {
+    let file = args.data.pipeline()?;
+    let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
+    let data = Data::open(&args.data.data, &file, &pipeline)?;
+    let partitions = data.registered(&pipeline)?;
+    let replay = Replay { pipeline: &pipeline, log: data.log(), store: data.store(), partitions: &partitions };
+    if args.as_served {
+        return as_served(&replay, output);
+    }
+    let rebuilt = replay.rebuild(|task| tracing::info!("replaying {task}"))?;
+    let equal = rebuilt.iter().all(|r| r.equal);
+    match output {
+        Output::Json => print(serde_json::json!({"formatVersion": 1, "equal": equal, "tasks": rebuilt}).to_string()),
+        Output::Text => {
+            for r in &rebuilt {
+                let verdict = if r.equal { "equal" } else { "DIFFERENT" };
+                print(format!("{:<20} {verdict:<10} replayed offsets {}..{} from the {}", r.task, r.from, r.to, r.since));
+                if !r.equal {
+                    print(format!("  checkpoint {}\n  replay     {}", r.kept, r.replayed));
+                }
+                if let Some(e) = &r.examples {
+                    print(format!("  examples: {} replayed, {} in the log, {} alike", e.replayed, e.in_log, e.alike));
+                }
+            }
+            print(if equal { "The checkpoints are what the log says." } else { "Checkpoints and log DIFFER." });
+        }
+    }
+    if equal { Ok(()) } else { Err(CliError::FOUND) }
+}
+
+fn as_served(replay: &Replay<'_>, output: Output) -> Result<(), CliError> {
+    let models = replay.as_served()?;
+    match output {
+        Output::Json => print(serde_json::json!({"formatVersion": 1, "asServed": true, "models": models}).to_string()),
+        Output::Text => {
+            models.iter().for_each(|(name, f)| print(format!("as served: {}", progress::model(name, f))));
+        }
+    }
+    Ok(())
+}

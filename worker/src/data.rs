@@ -1,0 +1,157 @@
+//! A data folder, open: its lock, its log, its checkpoints, and which files its sources were.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millrace_engine::ENGINE_VERSION;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    log::{
+        Log, OpenError,
+        embedded::{EmbeddedLog, Options},
+    },
+    pipeline::Pipeline,
+    source::partitions::{Partition, PartitionsError, Registry},
+    store::{
+        Store,
+        checkpoint::Claimant,
+        data_dir::{DataDir, DataDirError, Found, Wanted},
+        disk::{self, DiskError},
+        folder::FolderStore,
+    },
+};
+
+/// Where a run left the pipeline's file and its sources, for the commands that look at its data.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LastRun {
+    format_version: u32,
+    pipeline: PathBuf,
+}
+
+const LAST_RUN: &str = "last-run.json";
+const SOURCES: &str = "sources.json";
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error(transparent)]
+    Folder(#[from] DataDirError),
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Partitions(#[from] PartitionsError),
+    #[error("{}: {cause}; restore it from a copy, or start with an empty data folder", path.display())]
+    Damaged { path: PathBuf, cause: String },
+    #[error(
+        "{} holds the state of another version of this pipeline; changed: {}. Go back to it, or start with an empty \
+         folder (--data)", folder.display(), changes.join(", ")
+    )]
+    Changed { folder: PathBuf, changes: Vec<String> },
+}
+
+/// Everything of one data folder.
+pub struct Data {
+    folder: PathBuf,
+    _lock: DataDir,
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    claimant: Claimant,
+}
+
+fn write_json(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), DataError> {
+    let path = folder.join(name);
+    let damaged = |cause: serde_json::Error| DataError::Damaged { path: path.clone(), cause: cause.to_string() };
+    let bytes = serde_json::to_vec_pretty(value).map_err(damaged)?;
+    Ok(disk::replace(&path, &folder.join(format!(".{name}.tmp")), &bytes).map_err(DiskError::from)?)
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(folder: &Path, name: &str) -> Result<Option<T>, DataError> {
+    let path = folder.join(name);
+    let damaged = |cause: String| DataError::Damaged { path: path.clone(), cause };
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(e.to_string())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(DiskError::new(&path, &e).into()),
+    }
+}
+
+/// The pipeline's file as of the last run on this folder.
+pub fn last_pipeline(folder: &Path) -> Result<PathBuf, DataError> {
+    DataDir::open_read_only(folder)?;
+    let last: Option<LastRun> = read_json(folder, LAST_RUN)?;
+    let path = folder.join(LAST_RUN);
+    Ok(last.ok_or(DataError::Damaged { path, cause: "it is missing; name the pipeline's file with --pipeline".into() })?.pipeline)
+}
+
+/// The checkpoints of a folder, also while a run writes there.
+pub fn checkpoints(folder: &Path) -> Result<Arc<dyn Store>, DataError> {
+    let dir = DataDir::open_read_only(folder)?;
+    Ok(Arc::new(FolderStore::open(&dir.checkpoints())?))
+}
+
+impl Data {
+    /// Opens or creates a folder. Fails if another process has it, or another pipeline, or another version of this one.
+    pub fn open(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
+        let (validated, text) = (&pipeline.validated, pipeline.validated.result_digest_text());
+        let wanted = Wanted {
+            name: validated.name(),
+            namespace: validated.namespace(),
+            partitions: validated.spec().partitions,
+            spec: &text,
+        };
+        let (dir, found) = DataDir::open(folder, &wanted)?;
+        if let Found::OtherSpec { old } = found {
+            return Err(DataError::Changed { folder: folder.to_owned(), changes: validated.changes(&old) });
+        }
+        let log = Arc::new(EmbeddedLog::open(&dir.log(), Options::default())?);
+        let store = Arc::new(FolderStore::open(&dir.checkpoints())?);
+        let started = crate::host::checkpoints::unix_ms();
+        let claimant = Claimant {
+            pipeline: dir.identity().identity.clone(),
+            owner: format!("{}-{started}", std::process::id()),
+            engine_version: ENGINE_VERSION,
+        };
+        let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
+        write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
+        Ok(Self { folder: folder.to_owned(), _lock: dir, log, store, claimant })
+    }
+
+    pub fn log(&self) -> Arc<dyn Log> {
+        self.log.clone()
+    }
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+    pub fn claimant(&self) -> &Claimant {
+        &self.claimant
+    }
+
+    fn registry(&self) -> Result<Registry, DataError> {
+        Ok(read_json(&self.folder, SOURCES)?.unwrap_or_default())
+    }
+
+    /// The files of each source, in the spec's order; new ones are registered before anything is read of them.
+    pub fn partitions(&self, pipeline: &Pipeline) -> Result<Vec<Vec<Partition>>, DataError> {
+        let before = self.registry()?;
+        let mut registry = before.clone();
+        let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
+        let found = sources.map(|(source, location)| registry.resolve(&source.name, location));
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+        if registry != before {
+            write_json(&self.folder, SOURCES, &registry)?;
+        }
+        Ok(found)
+    }
+
+    /// The partitions as they were registered, wherever their files are now.
+    pub fn registered(&self, pipeline: &Pipeline) -> Result<Vec<Vec<Partition>>, DataError> {
+        let registry = self.registry()?;
+        Ok(pipeline.spec().sources.iter().map(|source| registry.of(&source.name)).collect())
+    }
+}

@@ -1,0 +1,41 @@
+//! Why a host stops, in words for the person who has to do something about it.
+
+use millrace_engine::{checkpoint::CheckpointError, model::ModelError, order::OrderError, plan::PlanError};
+
+use crate::{log, source, store};
+
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    File(#[from] source::lines::FileError),
+    #[error("source `{source_name}`, {file}: {cause}")]
+    Header { source_name: String, file: String, cause: String },
+    #[error("{partition}, offset {offset}: {cause}")]
+    Apply { partition: log::LogPartition, offset: u64, cause: String },
+    #[error(transparent)]
+    Read(#[from] log::ReadError),
+    #[error("{0}. Nothing that was acknowledged is lost: mend it and start again")]
+    Append(#[from] log::AppendError),
+    #[error("checkpoints of {task}: {cause}")]
+    Lineage { task: String, cause: store::checkpoint::LineageError },
+    #[error("checkpoint of {task} cannot be restored: {cause}")]
+    Restore { task: String, cause: CheckpointError },
+    #[error(
+        "{partition} is not the log that the checkpoint was taken of: {why}. Restore the log's folder, or start with \
+         an empty data folder"
+    )]
+    ForeignLog { partition: log::LogPartition, why: String },
+    #[error("thread `{0}` ended unexpectedly; this is a bug")]
+    Thread(String),
+}
+
+impl HostError {
+    pub fn order(partition: &log::LogPartition, offset: u64, cause: OrderError) -> Self {
+        Self::Apply { partition: partition.clone(), offset, cause: cause.to_string() }
+    }
+    pub fn model(partition: &log::LogPartition, offset: u64, cause: ModelError) -> Self {
+        Self::Apply { partition: partition.clone(), offset, cause: cause.to_string() }
+    }
+}

@@ -1,0 +1,204 @@
+//! An ingest task with its file: reads records, judges them, and remembers where it was.
+
+use std::{path::PathBuf, sync::Arc};
+
+use millrace_engine::{
+    checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
+    codec::{Put, Reader},
+    decode::Decoder,
+    frame::{
+        Origin, OriginState,
+        outbox::{Handle, Outbox},
+    },
+    ingest::{Ingest, IngestPlan, Input, Position},
+};
+
+use super::{
+    error::HostError,
+    skew::{Pacer, Watermarks},
+};
+use crate::source::lines::{Fingerprint, Lines, Next, fingerprint};
+
+const POSITION: u8 = 1;
+const FILE: u8 = 2;
+/// Records between two looks at the clock and the other tasks.
+const STEP_RECORDS: usize = 256;
+
+/// Where a file's ingest stands.
+#[derive(Clone, Copy, Debug)]
+pub struct FilePosition {
+    pub position: Position,
+    pub known: Fingerprint,
+    /// Where the file's bytes broke, so that it is told only once.
+    pub broken_at: Option<u64>,
+}
+
+impl FilePosition {
+    pub const START: Option<FilePosition> = None;
+
+    pub fn restore(bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let checkpoint = Checkpoint::read(bytes, TaskKind::Ingest)?;
+        let position = Position::read(&mut Reader::new(checkpoint.section(POSITION)?))?;
+        let mut r = Reader::new(checkpoint.section(FILE)?);
+        let known = Fingerprint { bytes: r.u64("fingerprint")?, hash: r.u64("fingerprint")? };
+        let broken_at = Some(r.u64("broken at")?).filter(|at| *at != u64::MAX);
+        Ok(Self { position, known, broken_at })
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut w = CheckpointWriter::new(TaskKind::Ingest, Extent::Base);
+        w.section(POSITION, |out| self.position.write(out));
+        w.section(FILE, |out| {
+            out.put_u64(self.known.bytes);
+            out.put_u64(self.known.hash);
+            out.put_u64(self.broken_at.unwrap_or(u64::MAX));
+        });
+        w.finish()
+    }
+}
+
+/// What is shared by all ingest tasks of a host.
+pub struct Shared {
+    pub watermarks: Watermarks,
+    pub pacer: Pacer,
+}
+
+/// One file being read.
+pub struct FileIngest {
+    /// Place among all origins of the host.
+    number: usize,
+    pub source_name: String,
+    path: PathBuf,
+    ingest: Ingest,
+    lines: Lines,
+    shared: Arc<Shared>,
+    known: Fingerprint,
+    broken_at: Option<u64>,
+    /// `Ended` when reading to the end; else when the end was first seen.
+    finite: bool,
+    idle_after: std::time::Duration,
+    end_since: Option<std::time::Instant>,
+}
+
+/// How a file is to be read.
+pub struct FilePlan {
+    pub number: usize,
+    pub source_name: String,
+    pub path: PathBuf,
+    pub origin: Origin,
+    pub has_header: bool,
+    /// It ends, instead of becoming idle at its end.
+    pub finite: bool,
+    pub idle_after: std::time::Duration,
+}
+
+impl FileIngest {
+    pub fn open(
+        plan: FilePlan,
+        ingest: IngestPlan,
+        mut decoder: Decoder,
+        at: Option<FilePosition>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, HostError> {
+        let known = at.map(|at| at.known);
+        let mut lines = Lines::open(&plan.path, 0, known)?;
+        if plan.has_header {
+            let cause = match lines.advance() {
+                Next::Record(header) => decoder.header(lines.record(header)).err().map(|e| e.to_string()),
+                Next::End => Some("there is no header line".into()),
+                Next::TooLong(_) => Some("its header line is too long".into()),
+                Next::Broken(cause) => Some(cause),
+            };
+            if let Some(cause) = cause {
+                let file = plan.path.display().to_string();
+                return Err(HostError::Header { source_name: plan.source_name, file, cause });
+            }
+        }
+        let position = at.map_or(Position::default(), |at| at.position);
+        if position.byte > lines.byte() {
+            lines = Lines::open(&plan.path, position.byte, None)?;
+        }
+        let ingest = Ingest::new(ingest, plan.origin, decoder, position);
+        shared.watermarks.publish(plan.number, ingest.watermark(), OriginState::Active);
+        Ok(Self {
+            number: plan.number,
+            source_name: plan.source_name,
+            path: plan.path,
+            ingest,
+            lines,
+            shared,
+            known: known.unwrap_or_default(),
+            broken_at: at.and_then(|at| at.broken_at),
+            finite: plan.finite,
+            idle_after: plan.idle_after,
+            end_since: None,
+        })
+    }
+
+    pub fn ingest(&self) -> &Ingest {
+        &self.ingest
+    }
+    pub fn is_broken(&self) -> bool {
+        self.broken_at.is_some()
+    }
+
+    /// Reads on for a while. False: there was nothing to do.
+    pub fn step(&mut self, outbox: &mut Outbox, out: &Handle) -> bool {
+        let lowest = self.shared.watermarks.lowest();
+        if self.ingest.is_holding() && !self.ingest.release(lowest, outbox, out) {
+            return false;
+        }
+        let allowed = self.shared.pacer.allow(STEP_RECORDS);
+        let mut read = 0;
+        while read < allowed {
+            let next = self.lines.advance();
+            let next_byte = self.lines.byte();
+            let input = match &next {
+                Next::Record(range) => Input::Record(self.lines.record(range.clone())),
+                Next::TooLong(len) => Input::TooLong(*len),
+                Next::Broken(cause) if self.broken_at.is_none() => Input::Unreadable(cause),
+                Next::Broken(_) | Next::End => break,
+            };
+            read += 1;
+            self.ingest.read(input, next_byte, lowest, outbox, out);
+            if matches!(next, Next::Broken(_)) {
+                self.broken_at = Some(next_byte);
+            }
+            if self.ingest.is_holding() {
+                self.publish();
+                if !self.ingest.release(self.shared.watermarks.lowest(), outbox, out) {
+                    break;
+                }
+            }
+        }
+        if read == 0 && allowed > 0 {
+            self.at_end(outbox, out);
+        } else {
+            self.end_since = None;
+        }
+        self.publish();
+        read > 0
+    }
+
+    fn at_end(&mut self, outbox: &mut Outbox, out: &Handle) {
+        let since = *self.end_since.get_or_insert_with(std::time::Instant::now);
+        if self.finite {
+            self.ingest.at_end(OriginState::Ended, outbox, out);
+        } else if since.elapsed() >= self.idle_after {
+            self.ingest.at_end(OriginState::Idle, outbox, out);
+        }
+    }
+
+    fn publish(&self) {
+        self.shared.watermarks.publish(self.number, self.ingest.watermark(), self.ingest.state());
+    }
+
+    /// What a checkpoint saves.
+    pub fn checkpoint(&mut self) -> Result<Vec<u8>, HostError> {
+        let position = *self.ingest.committed();
+        if self.known.bytes < 4096 && position.byte > self.known.bytes {
+            self.known = fingerprint(&self.path, position.byte)?;
+        }
+        Ok(FilePosition { position, known: self.known, broken_at: self.broken_at }.write())
+    }
+}

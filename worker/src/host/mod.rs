@@ -1,0 +1,134 @@
+//! The host: it gives tasks to engine threads, and connects them with the log and the checkpoint store.
+
+pub mod checkpoints;
+pub mod error;
+pub mod files;
+pub mod skew;
+pub mod start;
+pub mod status;
+pub mod task;
+mod thread;
+mod writer;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+pub use error::HostError;
+pub use start::HostConfig;
+use status::TaskStatus;
+use task::Task;
+use thread::{Control, Seat};
+
+use crate::log::AppendError;
+
+/// The first and, so far, only configuration of a pipeline.
+pub const GENERATION: u32 = 1;
+
+/// The log partitions' names.
+pub mod logs {
+    use crate::log::LogPartition;
+
+    pub fn events(partition: u32) -> LogPartition {
+        LogPartition::new("events", partition)
+    }
+    pub fn examples(model: &str) -> LogPartition {
+        LogPartition::new(format!("examples.{model}"), 0)
+    }
+    pub fn dead_letters() -> LogPartition {
+        LogPartition::new("dead-letters", 0)
+    }
+}
+
+/// Tasks at work.
+pub struct Host {
+    control: Arc<Control>,
+    engines: Vec<JoinHandle<Result<Vec<Seat>, HostError>>>,
+    writer: JoinHandle<Result<(), AppendError>>,
+    checkpoints: JoinHandle<Result<(), HostError>>,
+    statuses: Vec<Arc<Mutex<TaskStatus>>>,
+    /// By stage: sources, profiles, models.
+    done: [Vec<Arc<AtomicBool>>; 3],
+}
+
+/// The tasks of a host that ended in good order.
+pub struct Finished {
+    pub tasks: Vec<Task>,
+    pub statuses: Vec<TaskStatus>,
+}
+
+impl Host {
+    pub fn statuses(&self) -> Vec<TaskStatus> {
+        self.statuses.iter().filter_map(|s| s.lock().ok().map(|s| s.clone())).collect()
+    }
+
+    /// Has everything come to its end: sources, then profiles, then models? Asked again and again.
+    pub fn is_done(&self) -> bool {
+        let stage = self.control.stage.load(Ordering::Acquire) as usize;
+        let all = |flags: &Vec<Arc<AtomicBool>>| flags.iter().all(|f| f.load(Ordering::Acquire));
+        match self.done.get(stage) {
+            Some(flags) if all(flags) => {
+                self.control.stage.store(stage as u8 + 1, Ordering::Release);
+                stage + 1 == self.done.len()
+            }
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    /// Did some thread end, by an error?
+    pub fn is_failing(&self) -> bool {
+        self.control.stop.load(Ordering::Acquire)
+            || self.engines.iter().any(JoinHandle::is_finished)
+            || self.checkpoints.is_finished()
+    }
+
+    /// Tells all tasks to save their state, waits for it, and gives them back.
+    ///
+    /// # Errors
+    /// The first cause, where several threads failed because of it.
+    pub fn stop(self) -> Result<Finished, HostError> {
+        self.control.stop.store(true, Ordering::Release);
+        let mut tasks = Vec::new();
+        let mut failure = None;
+        for engine in self.engines {
+            let name = engine.thread().name().unwrap_or_default().to_owned();
+            engine.thread().unpark();
+            match engine.join() {
+                Ok(Ok(seats)) => tasks.extend(seats.into_iter().map(|seat| (seat.number, seat.task))),
+                Ok(Err(error)) => {
+                    failure.get_or_insert(error);
+                    self.control.abandoned.store(true, Ordering::Release);
+                }
+                Err(_) => {
+                    failure.get_or_insert(HostError::Thread(name));
+                    self.control.abandoned.store(true, Ordering::Release);
+                }
+            }
+        }
+        match self.writer.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failure = Some(error.into()), // the others fail because of it
+            Err(_) => failure = Some(HostError::Thread("log-writer".into())),
+        }
+        match self.checkpoints.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failure = failure.or(Some(error)),
+            Err(_) => failure = Some(HostError::Thread("checkpoints".into())),
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        tasks.sort_by_key(|(number, _)| *number);
+        let statuses = self.statuses.iter().filter_map(|s| s.lock().ok().map(|s| s.clone())).collect();
+        Ok(Finished { tasks: tasks.into_iter().map(|(_, task)| task).collect(), statuses })
+    }
+}
+
+/// How often whoever waits for a host looks again.
+pub const POLL: Duration = Duration::from_millis(20);

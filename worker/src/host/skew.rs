@@ -1,0 +1,60 @@
+//! What ingest tasks tell each other: how far each origin has come, and how fast all of them may read.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicI64, AtomicU8, Ordering},
+};
+use std::time::Instant;
+
+use millrace_engine::{event::Time, frame::OriginState};
+
+/// Watermarks of all origins, shared by the engine threads. Reading an old value only makes a task wait longer.
+pub struct Watermarks {
+    origins: Vec<(AtomicI64, AtomicU8)>,
+}
+
+impl Watermarks {
+    pub fn new(origins: usize) -> Self {
+        let active = OriginState::Active as u8;
+        Self { origins: (0..origins).map(|_| (AtomicI64::new(i64::MIN), AtomicU8::new(active))).collect() }
+    }
+
+    pub fn publish(&self, origin: usize, watermark: Time, state: OriginState) {
+        let (time, of) = &self.origins[origin];
+        time.store(watermark.0, Ordering::Release);
+        of.store(state as u8, Ordering::Release);
+    }
+
+    /// The lowest watermark of the active origins; the far future if none is.
+    pub fn lowest(&self) -> Time {
+        let active = self.origins.iter().filter(|(_, state)| state.load(Ordering::Acquire) == OriginState::Active as u8);
+        active.map(|(time, _)| Time(time.load(Ordering::Acquire))).min().unwrap_or(Time::MAX)
+    }
+}
+
+/// Lets at most so many records a second pass, over all sources.
+pub struct Pacer {
+    per_second: Option<f64>,
+    state: Mutex<(Instant, f64)>,
+}
+
+/// At most this much of a second may be caught up with at once.
+const BURST_SECONDS: f64 = 0.05;
+
+impl Pacer {
+    pub fn new(per_second: Option<f64>) -> Self {
+        Self { per_second, state: Mutex::new((Instant::now(), 0.0)) }
+    }
+
+    /// How many of `wanted` records may be read now.
+    pub fn allow(&self, wanted: usize) -> usize {
+        let Some(rate) = self.per_second else { return wanted };
+        let Ok(mut state) = self.state.lock() else { return wanted };
+        let now = Instant::now();
+        let saved = state.1 + now.duration_since(state.0).as_secs_f64() * rate;
+        let saved = saved.min((rate * BURST_SECONDS).max(1.0));
+        let allowed = (saved as usize).min(wanted);
+        *state = (now, saved - allowed as f64);
+        allowed
+    }
+}

@@ -1,0 +1,378 @@
+//! Starting a host: claim every task, restore it, give it a thread.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use millrace_crds::spec::Format;
+use millrace_engine::{
+    event::Seq,
+    frame::{Kind, Origin, outbox::Outbox, stored_checksum},
+    model::ModelTask,
+    profile::Profile,
+};
+
+use super::{
+    Host, HostError,
+    checkpoints::{self, Kept, Progress, Retention},
+    files::{FileIngest, FilePlan, FilePosition, Shared},
+    logs,
+    skew::{Pacer, Watermarks},
+    status::TaskStatus,
+    task::{Follow, Task},
+    thread::{Cadence, Control, EngineThread, Seat},
+    writer,
+};
+use crate::{
+    log::{Log, LogPartition},
+    pipeline::Pipeline,
+    source::partitions::Partition,
+    store::{
+        Store,
+        checkpoint::{Claimant, Lineage, Restored},
+        keys::{TaskId, TaskKind},
+    },
+};
+
+/// What a run is told besides the pipeline.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    pub threads: usize,
+    pub frame_bytes: usize,
+    pub max_rate: Option<f64>,
+    /// Files end, instead of being followed.
+    pub until_end: bool,
+}
+
+/// Until a frame is cut, if it is not full before.
+const FLUSH_AFTER: Duration = Duration::from_millis(5);
+
+/// A task before it has a thread.
+struct Claimed {
+    task: Task,
+    name: String,
+    origin: Option<Origin>,
+    epoch: u64,
+    from: Seq,
+    outputs: Vec<usize>,
+    saved_position: Option<u64>,
+    lineage: Lineage,
+    reads: Option<LogPartition>,
+}
+
+struct Starter<'a> {
+    pipeline: &'a Pipeline,
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    claimant: &'a Claimant,
+    partitions: &'a [Vec<Partition>],
+}
+
+impl Host {
+    /// Claims all tasks of the pipeline and starts them. `partitions`: the files of each source.
+    pub fn start(
+        pipeline: &Pipeline,
+        partitions: &[Vec<Partition>],
+        log: Arc<dyn Log>,
+        store: Arc<dyn Store>,
+        claimant: &Claimant,
+        config: &HostConfig,
+    ) -> Result<Self, HostError> {
+        let starter = Starter { pipeline, log: log.clone(), store, claimant, partitions };
+        let mut claimed = starter.sources(config)?;
+        let sources = claimed.len();
+        for p in 0..pipeline.plan.partitions {
+            claimed.push(starter.profile(p)?);
+        }
+        let profiles = claimed.len() - sources;
+        for m in 0..pipeline.plan.models.len() {
+            claimed.push(starter.model(m)?);
+        }
+        run(pipeline, log, claimed, [sources, profiles], config)
+    }
+}
+
+impl Starter<'_> {
+    fn claim(&self, task: &TaskId) -> Result<(Lineage, Option<Restored>), HostError> {
+        let name = task.to_string();
+        let claimed = Lineage::claim(self.store.clone(), task, self.claimant);
+        let (lineage, restored) = claimed.map_err(|cause| HostError::Lineage { task: name.clone(), cause })?;
+        for warning in restored.iter().flat_map(|r| &r.damaged) {
+            tracing::warn!(task = name, %warning, "went back to an earlier checkpoint");
+        }
+        Ok((lineage, restored))
+    }
+
+    fn sources(&self, config: &HostConfig) -> Result<Vec<Claimed>, HostError> {
+        let origins = self.partitions.iter().map(Vec::len).sum();
+        let pacer = Pacer::new(config.max_rate);
+        let shared = Arc::new(Shared { watermarks: Watermarks::new(origins), pacer });
+        let mut claimed = Vec::new();
+        for (source, files) in self.partitions.iter().enumerate() {
+            for file in files {
+                claimed.push(self.source(source, file, claimed.len(), &shared, config)?);
+            }
+        }
+        Ok(claimed)
+    }
+
+    fn source(
+        &self,
+        source: usize,
+        file: &Partition,
+        number: usize,
+        shared: &Arc<Shared>,
+        config: &HostConfig,
+    ) -> Result<Claimed, HostError> {
+        let spec = &self.pipeline.spec().sources[source];
+        let id = ingest_task(&spec.name, file.number);
+        let name = id.to_string();
+        let (lineage, restored) = self.claim(&id)?;
+        let at = restored.map(|r| FilePosition::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
+        let at = at.map_err(|cause| HostError::Restore { task: name.clone(), cause })?;
+        let max_skew = self.pipeline.validated.max_skew();
+        let (plan, decoder) = self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
+        let origin = Origin::of_source(source, file.number);
+        let file_plan = FilePlan {
+            number,
+            source_name: spec.name.clone(),
+            path: file.path.clone(),
+            origin,
+            has_header: spec.format == Format::Csv,
+            finite: config.until_end,
+            idle_after: Duration::from_micros(spec.idle_after.map_or(30_000_000, |s| s.as_micros()) as u64),
+        };
+        let position = at.map_or(0, |at| at.position.offset);
+        let ingest = FileIngest::open(file_plan, plan, decoder, at, shared.clone())?;
+        let dead_letters = self.pipeline.plan.partitions as usize;
+        Ok(Claimed {
+            task: Task::Ingest(Box::new(ingest), name.clone()),
+            name,
+            origin: Some(origin),
+            epoch: lineage.epoch(),
+            from: Seq::end_of(position),
+            outputs: (0..=dead_letters).collect(),
+            saved_position: at.map(|_| position + 1),
+            lineage,
+            reads: None,
+        })
+    }
+
+    fn profile(&self, partition: u32) -> Result<Claimed, HostError> {
+        let plan = &self.pipeline.plan;
+        let id = profile_task(partition);
+        let name = id.to_string();
+        let (lineage, restored) = self.claim(&id)?;
+        let reads = logs::events(partition);
+        let (next, checksum) = self.follow(&reads, restored.as_ref())?;
+        let profile = match &restored {
+            None => Profile::new(plan.clone(), &initial_origins(self.partitions)),
+            Some(r) => Profile::restore(plan.clone(), &parts(r))
+                .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
+        };
+        let follow = Follow::from(reads.clone(), next, checksum);
+        let dead_letters = plan.partitions as usize;
+        let examples = dead_letters + 1..dead_letters + 1 + plan.models.len();
+        Ok(Claimed {
+            task: Task::Profile(Box::new(profile), follow, name.clone()),
+            name,
+            origin: Some(Origin::of_profile(partition)),
+            epoch: lineage.epoch(),
+            from: Seq::end_of(next - 1),
+            outputs: examples.chain([dead_letters]).collect(),
+            saved_position: restored.map(|_| next),
+            lineage,
+            reads: Some(reads),
+        })
+    }
+
+    fn model(&self, model: usize) -> Result<Claimed, HostError> {
+        let plan = &self.pipeline.plan;
+        let id = model_task(&plan.models[model].name);
+        let name = id.to_string();
+        let (lineage, restored) = self.claim(&id)?;
+        let reads = logs::examples(&plan.models[model].name);
+        let (next, checksum) = self.follow(&reads, restored.as_ref())?;
+        let task = match &restored {
+            None => ModelTask::new(plan, model),
+            Some(r) => ModelTask::restore(plan, model, &parts(r))
+                .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
+        };
+        let follow = Follow::from(reads.clone(), next, checksum);
+        Ok(Claimed {
+            task: Task::Model(Box::new(task), follow, name.clone()),
+            name,
+            origin: None,
+            epoch: lineage.epoch(),
+            from: Seq::START,
+            outputs: Vec::new(),
+            saved_position: restored.map(|_| next),
+            lineage,
+            reads: Some(reads),
+        })
+    }
+
+    /// Where to go on in a log. It must be the one that the checkpoint was taken of.
+    fn follow(&self, partition: &LogPartition, restored: Option<&Restored>) -> Result<(u64, u64), HostError> {
+        follow_from(self.log.as_ref(), partition, restored)
+    }
+}
+
+/// Origins that every merge waits for from the start.
+pub fn initial_origins(partitions: &[Vec<Partition>]) -> Vec<Origin> {
+    let of = |(source, files): (usize, &Vec<Partition>)| {
+        files.iter().filter(|f| f.initial).map(move |f| Origin::of_source(source, f.number)).collect::<Vec<_>>()
+    };
+    partitions.iter().enumerate().flat_map(of).collect()
+}
+
+pub fn ingest_task(source: &str, partition: u32) -> TaskId {
+    TaskId::new(TaskKind::Ingest, format!("{source}-{partition}"))
+}
+pub fn profile_task(partition: u32) -> TaskId {
+    TaskId::new(TaskKind::Profile, partition.to_string())
+}
+pub fn model_task(name: &str) -> TaskId {
+    TaskId::new(TaskKind::Model, name)
+}
+
+/// A checkpoint's base and the changes after it.
+pub fn parts(restored: &Restored) -> Vec<&[u8]> {
+    std::iter::once(&restored.base).chain(&restored.deltas).map(Vec::as_slice).collect()
+}
+
+/// (offset of the next record, checksum of the one before it)
+pub fn follow_from(
+    log: &dyn Log,
+    partition: &LogPartition,
+    restored: Option<&Restored>,
+) -> Result<(u64, u64), HostError> {
+    let (start, end) = (log.start(partition)?, log.end(partition)?);
+    let foreign = |why: String| HostError::ForeignLog { partition: partition.clone(), why };
+    let Some(restored) = restored else {
+        return if start > 1 {
+            Err(foreign(format!("it begins at offset {start}, and there is no checkpoint up to there")))
+        } else {
+            Ok((1, 0))
+        };
+    };
+    let position = &restored.checkpoint.position;
+    let next = position.log_offset;
+    if next > end {
+        return Err(foreign(format!("it ends at offset {end}, the checkpoint stands at {next}")));
+    }
+    if next < start {
+        return Err(foreign(format!("it begins at offset {start}, the checkpoint stands at {next}")));
+    }
+    if next > start {
+        let before = log.read(partition, next - 1, 1)?;
+        let found = before.first().map_or(0, |(_, bytes)| stored_checksum(bytes));
+        if found != position.frame_checksum {
+            return Err(foreign(format!("the record at offset {} is another one", next - 1)));
+        }
+    }
+    Ok((next, position.frame_checksum))
+}
+
+fn run(
+    pipeline: &Pipeline,
+    log: Arc<dyn Log>,
+    claimed: Vec<Claimed>,
+    [sources, profiles]: [usize; 2],
+    config: &HostConfig,
+) -> Result<Host, HostError> {
+    let plan = &pipeline.plan;
+    let mut outputs: Vec<LogPartition> = (0..plan.partitions).map(logs::events).collect();
+    let mut kinds = vec![Kind::Events; outputs.len()];
+    outputs.push(logs::dead_letters());
+    kinds.push(Kind::DeadLetters);
+    for model in &plan.models {
+        outputs.push(logs::examples(&model.name));
+        kinds.push(Kind::Examples);
+    }
+    let control = Arc::new(Control::default());
+    let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
+    let wake: Arc<dyn Fn() + Send + Sync> = {
+        let threads = thread_list.clone();
+        Arc::new(move || {
+            if let Ok(threads) = threads.lock() {
+                threads.iter().for_each(thread::Thread::unpark);
+            }
+        })
+    };
+    let failed = {
+        let control = control.clone();
+        move || {
+            control.abandoned.store(true, Ordering::Release);
+            control.stop.store(true, Ordering::Release);
+        }
+    };
+    let cannot = |what: &str| HostError::Thread(format!("{what} could not be started"));
+    let (writer, writer_thread) = writer::start(log.clone(), wake, failed).map_err(|_| cannot("log-writer"))?;
+    let spec = &pipeline.spec().checkpoints;
+    let spec_digest = xxhash_rust::xxh3::xxh3_64(pipeline.validated.result_digest_text().as_bytes());
+    let cadence = Cadence {
+        frame_bytes: config.frame_bytes,
+        flush_after: FLUSH_AFTER,
+        checkpoint_every: Duration::from_micros(spec.interval.as_micros() as u64),
+    };
+    let threads = config.threads.clamp(1, claimed.len().max(1));
+    let mut outboxes: Vec<Outbox> = (0..threads).map(|_| Outbox::new(super::GENERATION, &kinds)).collect();
+    let mut seats: Vec<Vec<Seat>> = (0..threads).map(|_| Vec::new()).collect();
+    let (mut kept, mut statuses) = (BTreeMap::new(), Vec::new());
+    let mut done: [Vec<Arc<AtomicBool>>; 3] = Default::default();
+    for (number, c) in claimed.into_iter().enumerate() {
+        let stage = if number < sources { 0 } else { 1 + usize::from(number >= sources + profiles) };
+        let thread = number % threads;
+        let handle = outboxes[thread].register(c.origin.unwrap_or_default(), c.epoch, c.from, &c.outputs);
+        let progress = Arc::new(Progress::default());
+        progress.wants_base.store(c.lineage.wants_base(), Ordering::Release);
+        let status: TaskStatus = c.task.status(log.as_ref());
+        let status = Arc::new(Mutex::new(status));
+        statuses.push(status.clone());
+        let flag = Arc::new(AtomicBool::new(false));
+        done[stage].push(flag.clone());
+        kept.insert(number, Kept { name: c.name, lineage: c.lineage, spec_digest, reads: c.reads, progress: progress.clone() });
+        seats[thread].push(Seat {
+            number,
+            task: c.task,
+            handle,
+            status,
+            progress,
+            done: flag,
+            next_checkpoint: Instant::now() + cadence.checkpoint_every,
+            saved_position: c.saved_position,
+        });
+    }
+    let retention = Retention { retain_ms: spec.retain.as_micros() / 1000 };
+    let (checkpoints, checkpoint_thread) =
+        checkpoints::start(log.clone(), kept, retention, control.abandoned.clone()).map_err(|_| cannot("checkpoints"))?;
+    let mut engines = Vec::new();
+    for (number, (outbox, seats)) in outboxes.into_iter().zip(seats).enumerate() {
+        let engine = EngineThread {
+            outbox,
+            outputs: outputs.clone(),
+            seats,
+            log: log.clone(),
+            writer: writer.clone(),
+            checkpoints: checkpoints.clone(),
+            acknowledged: Arc::new(AtomicU64::new(0)),
+            sent: 0,
+            cadence,
+            control: control.clone(),
+        };
+        let spawned = thread::Builder::new().name(format!("engine-{number}")).spawn(move || engine.run());
+        let spawned = spawned.map_err(|_| cannot("engine thread"))?;
+        if let Ok(mut list) = thread_list.lock() {
+            list.push(spawned.thread().clone());
+        }
+        engines.push(spawned);
+    }
+    Ok(Host { control, engines, writer: writer_thread, checkpoints: checkpoint_thread, statuses, done })
+}

@@ -1,0 +1,112 @@
+//! What a task tells of itself, for the progress view, the metrics and the summary.
+
+use std::collections::BTreeMap;
+
+use millrace_engine::{event::Time, frame::OriginState, ingest, join::OutcomeCounts, learn::ModelSummary, profile};
+
+/// A task at one moment.
+#[derive(Clone, Debug)]
+pub struct TaskStatus {
+    /// As in `checkpoints list`: `ingest/events-0`, `profile/3`, `model/ctr`.
+    pub task: String,
+    /// Log offset (ingest: record number) up to which everything is applied.
+    pub position: u64,
+    /// The end of what it reads, if it is known.
+    pub end: Option<u64>,
+    pub watermark: Time,
+    pub state: OriginState,
+    /// Records that wait for the watermark, or for other sources.
+    pub waiting: usize,
+    pub checkpoints: u64,
+    pub detail: Detail,
+}
+
+#[derive(Clone, Debug)]
+pub enum Detail {
+    Ingest { source: String, counts: ingest::Counts, unreadable_now: bool },
+    Profile { counts: profile::Counts, outcomes: Vec<OutcomeCounts>, users: usize, open_joins: usize },
+    Model { name: String, summary: Box<ModelSummary>, late: u64 },
+}
+
+/// Sums over all tasks: what became of the events.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    pub read: u64,
+    pub events: u64,
+    pub accepted: u64,
+    pub late: u64,
+    pub future: u64,
+    pub duplicate: u64,
+    pub unconsented: u64,
+    pub rejected: BTreeMap<&'static str, u64>,
+    pub skipped: BTreeMap<&'static str, u64>,
+    pub users: usize,
+    pub open_joins: usize,
+    pub outcomes: Vec<OutcomeCounts>,
+    pub models: BTreeMap<String, ModelSummary>,
+    /// Lowest watermark of the profile tasks.
+    pub watermark: Option<Time>,
+    /// Records in logs that are not applied yet.
+    pub lag: u64,
+}
+
+impl Totals {
+    pub fn of(tasks: &[TaskStatus]) -> Self {
+        let mut totals = Self::default();
+        for task in tasks {
+            totals.add(task);
+        }
+        totals
+    }
+
+    fn add(&mut self, task: &TaskStatus) {
+        match &task.detail {
+            Detail::Ingest { counts, .. } => self.add_ingest(counts),
+            Detail::Profile { counts, outcomes, users, open_joins } => {
+                self.accepted += counts.accepted;
+                self.duplicate += counts.duplicate;
+                self.unconsented += counts.unconsented;
+                self.late += counts.late;
+                self.users += users;
+                self.open_joins += open_joins;
+                self.outcomes.resize(outcomes.len(), OutcomeCounts::default());
+                for (sum, c) in self.outcomes.iter_mut().zip(outcomes) {
+                    sum.events += c.events;
+                    sum.matched += c.matched;
+                }
+                let lowest = self.watermark.map_or(task.watermark, |w| w.min(task.watermark));
+                self.watermark = Some(lowest);
+            }
+            Detail::Model { name, summary, .. } => {
+                self.models.insert(name.clone(), (**summary).clone());
+            }
+        }
+        if !matches!(task.detail, Detail::Ingest { .. }) {
+            self.lag += task.end.unwrap_or(0).saturating_sub(task.position + 1);
+        }
+    }
+
+    fn add_ingest(&mut self, counts: &ingest::Counts) {
+        self.read += counts.read;
+        self.events += counts.events;
+        self.late += counts.late;
+        self.future += counts.future;
+        self.unconsented += counts.unconsented;
+        for (name, n) in [
+            ("unknownType", counts.unknown_type),
+            ("dropped", counts.dropped),
+            ("empty", counts.empty),
+            ("ignoredAttributes", counts.ignored_attributes),
+        ] {
+            if n > 0 {
+                *self.skipped.entry(name).or_default() += n;
+            }
+        }
+        let reasons = millrace_engine::decode::Reason::ALL.iter().map(|r| r.name()).zip(counts.rejected);
+        for (name, n) in reasons.chain([(millrace_engine::dead_letter::UNREADABLE, counts.unreadable)]) {
+            if n > 0 {
+                *self.rejected.entry(name).or_default() += n;
+            }
+        }
+    }
+}

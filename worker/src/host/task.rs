@@ -1,0 +1,213 @@
+//! The three kinds of task, as an engine thread handles them.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use millrace_engine::{
+    checkpoint::Extent,
+    frame::{
+        OriginState,
+        outbox::{Handle, Outbox},
+        stored_checksum,
+    },
+    model::ModelTask,
+    profile::Profile,
+};
+
+use super::{
+    error::HostError,
+    files::FileIngest,
+    status::{Detail, TaskStatus},
+};
+use crate::log::{Log, LogPartition};
+
+/// Records or timers applied in one go.
+const DRAIN_BUDGET: usize = 512;
+/// Read ahead of a log, in bytes.
+const READ_BYTES: usize = 512 << 10;
+
+/// A log partition being followed.
+pub struct Follow {
+    pub partition: LogPartition,
+    /// Offset of the next record to apply.
+    pub next: u64,
+    /// Of the record before `next`.
+    pub checksum: u64,
+    read: VecDeque<(u64, Arc<[u8]>)>,
+    drained: bool,
+}
+
+impl Follow {
+    pub fn from(partition: LogPartition, next: u64, checksum: u64) -> Self {
+        Self { partition, next, checksum, read: VecDeque::new(), drained: true }
+    }
+
+    fn record(&mut self, log: &dyn Log) -> Result<Option<(u64, Arc<[u8]>)>, HostError> {
+        if self.read.is_empty() && log.end(&self.partition)? > self.next {
+            let records = log.read(&self.partition, self.next, READ_BYTES)?;
+            self.read.extend(records.into_iter().map(|(offset, bytes)| (offset, Arc::from(bytes))));
+        }
+        Ok(self.read.pop_front())
+    }
+
+    fn applied(&mut self, offset: u64, bytes: &[u8]) {
+        self.next = offset + 1;
+        self.checksum = stored_checksum(bytes);
+    }
+}
+
+pub enum Task {
+    Ingest(Box<FileIngest>, String),
+    Profile(Box<Profile>, Follow, String),
+    Model(Box<ModelTask>, Follow, String),
+}
+
+/// Has a task come to the end of all there is?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    Yes,
+    NotYet,
+}
+
+impl Task {
+    /// Works for a moment. False: there was nothing to do.
+    pub fn step(&mut self, log: &dyn Log, outbox: &mut Outbox, out: &Handle) -> Result<bool, HostError> {
+        match self {
+            Task::Ingest(file, _) => Ok(file.step(outbox, out)),
+            Task::Profile(profile, follow, _) => {
+                if follow.drained {
+                    let Some((offset, bytes)) = follow.record(log)? else { return Ok(false) };
+                    let failed = |cause| HostError::order(&follow.partition, offset, cause);
+                    profile.accept(offset, &bytes, outbox, out).map_err(failed)?;
+                    follow.applied(offset, &bytes);
+                }
+                Self::drain_profile(profile, follow, outbox, out)?;
+                Ok(true)
+            }
+            Task::Model(model, follow, _) => {
+                if follow.drained {
+                    let Some((offset, bytes)) = follow.record(log)? else { return Ok(false) };
+                    model.accept(offset, &bytes).map_err(|e| HostError::model(&follow.partition, offset, e))?;
+                    follow.applied(offset, &bytes);
+                }
+                Self::drain_model(model, follow)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn drain_profile(p: &mut Profile, f: &mut Follow, outbox: &mut Outbox, out: &Handle) -> Result<(), HostError> {
+        f.drained = p.drain(DRAIN_BUDGET, outbox, out).map_err(|e| HostError::order(&f.partition, f.next - 1, e))?;
+        Ok(())
+    }
+
+    fn drain_model(m: &mut ModelTask, f: &mut Follow) -> Result<(), HostError> {
+        let drained = m.drain(DRAIN_BUDGET, |_, _| {});
+        f.drained = drained.map_err(|e| HostError::model(&f.partition, f.next - 1, e))?;
+        Ok(())
+    }
+
+    /// Finishes a drain that is under way.
+    pub fn settle(&mut self, outbox: &mut Outbox, out: &Handle) -> Result<(), HostError> {
+        match self {
+            Task::Ingest(..) => {}
+            Task::Profile(profile, follow, _) => {
+                while !follow.drained {
+                    Self::drain_profile(profile, follow, outbox, out)?;
+                }
+            }
+            Task::Model(model, follow, _) => {
+                while !follow.drained {
+                    Self::drain_model(model, follow)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// May it be saved now?
+    pub fn is_clean(&self) -> bool {
+        match self {
+            Task::Ingest(..) => true,
+            Task::Profile(_, follow, _) | Task::Model(_, follow, _) => follow.drained,
+        }
+    }
+
+    /// The offset of the next record to apply, and the checksum of the frame before it.
+    pub fn position(&self) -> (u64, u64) {
+        match self {
+            Task::Ingest(file, _) => (file.ingest().committed().offset + 1, 0),
+            Task::Profile(_, follow, _) | Task::Model(_, follow, _) => (follow.next, follow.checksum),
+        }
+    }
+
+    pub fn checkpoint(&mut self, extent: Extent) -> Result<(Extent, Vec<u8>), HostError> {
+        Ok(match self {
+            Task::Ingest(file, _) => (Extent::Base, file.checkpoint()?),
+            Task::Profile(profile, ..) => (extent, profile.checkpoint(extent)),
+            Task::Model(model, ..) => (extent, model.checkpoint(extent)),
+        })
+    }
+
+    /// Asked only when all its effects are durable. `stage` says what has come to its end before it.
+    pub fn done(&self, log: &dyn Log, stage: u8) -> Done {
+        let at_end = |follow: &Follow| follow.drained && log.end(&follow.partition).is_ok_and(|end| end == follow.next);
+        let done = match self {
+            Task::Ingest(file, _) => file.ingest().state() == OriginState::Ended && !file.ingest().is_holding(),
+            Task::Profile(profile, follow, _) => {
+                stage >= 1 && profile.state() == OriginState::Ended && at_end(follow)
+            }
+            Task::Model(model, follow, _) => stage >= 2 && model.state() == OriginState::Ended && at_end(follow),
+        };
+        if done { Done::Yes } else { Done::NotYet }
+    }
+
+    pub fn status(&self, log: &dyn Log) -> TaskStatus {
+        let end = |follow: &Follow| log.end(&follow.partition).ok();
+        match self {
+            Task::Ingest(file, name) => {
+                let ingest = file.ingest();
+                let position = ingest.position();
+                let source = file.source_name.clone();
+                TaskStatus {
+                    task: name.clone(),
+                    position: position.offset,
+                    end: None,
+                    watermark: ingest.watermark(),
+                    state: ingest.state(),
+                    waiting: usize::from(ingest.is_holding()),
+                    checkpoints: 0,
+                    detail: Detail::Ingest { source, counts: position.counts, unreadable_now: file.is_broken() },
+                }
+            }
+            Task::Profile(profile, follow, name) => TaskStatus {
+                task: name.clone(),
+                position: follow.next - 1,
+                end: end(follow),
+                watermark: profile.watermark(),
+                state: profile.state(),
+                waiting: profile.waiting(),
+                checkpoints: 0,
+                detail: Detail::Profile {
+                    counts: *profile.counts(),
+                    outcomes: profile.outcome_counts().to_vec(),
+                    users: profile.users().len(),
+                    open_joins: profile.open_joins(),
+                },
+            },
+            Task::Model(model, follow, name) => {
+                let model_name = follow.partition.log.trim_start_matches("examples.").to_owned();
+                let summary = Box::new(model.model().summary());
+                TaskStatus {
+                    task: name.clone(),
+                    position: follow.next - 1,
+                    end: end(follow),
+                    watermark: model.watermark(),
+                    state: model.state(),
+                    waiting: model.waiting(),
+                    checkpoints: 0,
+                    detail: Detail::Model { name: model_name, summary, late: model.late() },
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! One thread appends what the engine threads hand over: batches are joined while the disk is busy, so that a slow
+//! disk makes bigger writes, and a full queue makes the engine threads wait.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crate::log::{AppendError, Log, LogPartition};
+
+/// What one engine thread appends at once.
+pub struct Batch {
+    pub appends: Vec<(LogPartition, Vec<u8>)>,
+    /// Rises with every batch of the thread.
+    pub ticket: u64,
+    /// Where the ticket is put once the batch is durable.
+    pub acknowledged: Arc<AtomicU64>,
+}
+
+const QUEUE_BATCHES: usize = 8;
+const JOINED_BYTES: usize = 8 << 20;
+
+/// Starts the thread. It ends when all senders are gone, or with the first error.
+pub fn start(
+    log: Arc<dyn Log>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    failed: impl Fn() + Send + 'static,
+) -> std::io::Result<(SyncSender<Batch>, JoinHandle<Result<(), AppendError>>)> {
+    let (sender, receiver) = sync_channel(QUEUE_BATCHES);
+    let run = move || {
+        let result = write(log.as_ref(), &receiver, wake.as_ref());
+        if result.is_err() {
+            failed();
+            wake();
+        }
+        result
+    };
+    Ok((sender, thread::Builder::new().name("log-writer".into()).spawn(run)?))
+}
+
+fn write(log: &dyn Log, batches: &Receiver<Batch>, wake: &(dyn Fn() + Send + Sync)) -> Result<(), AppendError> {
+    while let Ok(first) = batches.recv() {
+        let mut bytes: usize = first.appends.iter().map(|(_, b)| b.len()).sum();
+        let mut appends = first.appends;
+        let mut tickets = vec![(first.acknowledged, first.ticket)];
+        while bytes < JOINED_BYTES
+            && let Ok(batch) = batches.try_recv()
+        {
+            bytes += batch.appends.iter().map(|(_, b)| b.len()).sum::<usize>();
+            appends.extend(batch.appends);
+            tickets.push((batch.acknowledged, batch.ticket));
+        }
+        log.append(&appends)?;
+        for (acknowledged, ticket) in tickets {
+            acknowledged.fetch_max(ticket, Ordering::AcqRel);
+        }
+        wake();
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Ordered, durable partitions of records: what every task reads and every effect goes to.
+//!
+//! [`embedded::EmbeddedLog`] keeps them in a local folder, [`memory::MemoryLog`] in memory. One suite tests both.
+
+pub mod embedded;
+mod error;
+pub mod format;
+mod mark;
+pub mod memory;
+#[cfg(test)]
+mod suite;
+
+use std::fmt;
+
+pub use error::{AppendError, Cause, Fault, Loss, OpenError, ReadError, Retry, TrimError};
+
+/// The first offset of every partition.
+pub const FIRST_OFFSET: u64 = 1;
+
+/// The longest record that is accepted, in bytes.
+pub const MAX_RECORD_BYTES: usize = 64 << 20;
+
+/// The longest name of a log, in bytes.
+pub const MAX_LOG_NAME_BYTES: usize = 200;
+
+/// One ordered, durable sequence of records.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogPartition {
+    /// `events`, `examples.MODEL`, `dead-letters`.
+    pub log: String,
+    pub partition: u32,
+}
+
+impl LogPartition {
+    pub fn new(log: impl Into<String>, partition: u32) -> Self {
+        Self { log: log.into(), partition }
+    }
+}
+
+impl fmt::Display for LogPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.log, self.partition)
+    }
+}
+
+/// A record with its offset.
+pub type Record = (u64, Vec<u8>);
+
+/// What a log holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogStatus {
+    pub bytes_on_disk: u64,
+    /// In ascending order.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    pub partition: LogPartition,
+    /// The oldest offset kept.
+    pub start: u64,
+    /// The offset that the next record gets.
+    pub end: u64,
+}
+
+/// Partitions come to be with their first record; one that was never written is empty. Called from any thread; every
+/// call blocks until it is done.
+pub trait Log: Send + Sync {
+    /// Appends a batch, which may span partitions, as a whole; all of it is durable when this returns. Gives each
+    /// record's offset: dense, from [`FIRST_OFFSET`]. After [`AppendError::Unknown`] the end has to be read again, of a
+    /// log that was opened again.
+    fn append(&self, batch: &[(LogPartition, Vec<u8>)]) -> Result<Vec<u64>, AppendError>;
+
+    /// Records from offset `from` on, in order and without a gap: about `max_bytes` of them, but at least one if there
+    /// is one. Empty at the end.
+    fn read(&self, partition: &LogPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, ReadError>;
+
+    /// The offset that the next record gets. Cheap: meant for polling.
+    fn end(&self, partition: &LogPartition) -> Result<u64, ReadError>;
+
+    /// The oldest offset kept; equal to the end if there is none.
+    fn start(&self, partition: &LogPartition) -> Result<u64, ReadError>;
+
+    /// Lets go of records below `before`, as far as whole segments allow.
+    fn trim(&self, partition: &LogPartition, before: u64) -> Result<(), TrimError>;
+
+    fn status(&self) -> LogStatus;
+}

@@ -1,0 +1,166 @@
+//! `/metrics` for Prometheus, `/healthz` and `/readyz`.
+
+use std::sync::{
+    Arc, RwLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use crate::host::status::{Detail, TaskStatus, Totals};
+
+/// What the host last told: updated by the run, read by the pages.
+pub struct Shared {
+    statuses: RwLock<Vec<TaskStatus>>,
+    ready: AtomicBool,
+}
+
+impl Shared {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { statuses: RwLock::default(), ready: AtomicBool::new(false) })
+    }
+    pub fn update(&self, statuses: Vec<TaskStatus>, ready: bool) {
+        if let Ok(mut current) = self.statuses.write() {
+            *current = statuses;
+        }
+        self.ready.store(ready, Ordering::Release);
+    }
+    fn statuses(&self) -> Vec<TaskStatus> {
+        self.statuses.read().map(|s| s.clone()).unwrap_or_default()
+    }
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabel {
+    task: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabel {
+    model: String,
+}
+
+type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// The pages.
+pub fn router(source: Arc<Shared>) -> Router {
+    let (metrics, ready) = (source.clone(), source);
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(move || async move {
+                if ready.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") }
+            }),
+        )
+        .route("/metrics", get(move || async move { page(&metrics.statuses()).into_response() }))
+}
+
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn page(tasks: &[TaskStatus]) -> impl IntoResponse + use<> {
+    let mut text = String::new();
+    match encode(&mut text, &registry(tasks)) {
+        Ok(()) => (StatusCode::OK, [("content-type", CONTENT_TYPE)], text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain")], error.to_string()),
+    }
+}
+
+fn registry(tasks: &[TaskStatus]) -> Registry {
+    let totals = Totals::of(tasks);
+    let mut registry = Registry::with_prefix("millrace");
+    events(&mut registry, &totals);
+    positions(&mut registry, tasks);
+    models(&mut registry, &totals);
+    registry
+}
+
+fn events(registry: &mut Registry, totals: &Totals) {
+    let mut count = |name: &str, help: &str, n: u64| {
+        let counter: Counter = Counter::default();
+        counter.inc_by(n);
+        registry.register(name, help, counter);
+    };
+    count("source_records", "Records read of the sources", totals.read);
+    count("events_found", "Events found in source records", totals.events);
+    count("events_accepted", "Events applied to profiles", totals.accepted);
+    let family = Family::<ReasonLabel, Counter>::default();
+    let unused = [
+        ("late", totals.late),
+        ("future", totals.future),
+        ("duplicate", totals.duplicate),
+        ("unconsented", totals.unconsented),
+    ];
+    let skipped = totals.skipped.iter().chain(&totals.rejected).map(|(reason, n)| (*reason, *n));
+    for (reason, n) in unused.into_iter().chain(skipped) {
+        family.get_or_create(&ReasonLabel { reason: reason.into() }).inc_by(n);
+    }
+    registry.register("events_not_applied", "Events and records that were not applied, by reason", family);
+    let mut gauge = |name: &str, help: &str, n: usize| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(n as i64);
+        registry.register(name, help, gauge);
+    };
+    gauge("users", "Users with a profile", totals.users);
+    gauge("open_joins", "Impressions that wait for their outcomes", totals.open_joins);
+}
+
+fn positions(registry: &mut Registry, tasks: &[TaskStatus]) {
+    let (lag, waiting) = (Family::<TaskLabel, Gauge>::default(), Family::<TaskLabel, Gauge>::default());
+    let watermark = Family::<TaskLabel, FloatGauge>::default();
+    let written = Family::<TaskLabel, Counter>::default();
+    for task in tasks {
+        let label = TaskLabel { task: task.task.clone() };
+        if !matches!(task.detail, Detail::Ingest { .. }) {
+            let behind = task.end.unwrap_or(0).saturating_sub(task.position + 1);
+            lag.get_or_create(&label).set(i64::try_from(behind).unwrap_or(i64::MAX));
+        }
+        waiting.get_or_create(&label).set(task.waiting as i64);
+        if task.watermark != millrace_engine::event::Time::MIN {
+            watermark.get_or_create(&label).set(task.watermark.0 as f64 / 1e6);
+        }
+        written.get_or_create(&label).inc_by(task.checkpoints);
+    }
+    registry.register("task_lag_records", "Log records that are not applied yet", lag);
+    registry.register("task_waiting_records", "Records that wait for the watermark", waiting);
+    registry.register_with_unit("task_watermark", "Event time reached, since 1970", Unit::Seconds, watermark);
+    registry.register("checkpoints_written", "Checkpoints written since the start", written);
+}
+
+fn models(registry: &mut Registry, totals: &Totals) {
+    let (examples, positives) = (Family::<ModelLabel, Counter>::default(), Family::<ModelLabel, Counter>::default());
+    let (loss, base) = (Family::<ModelLabel, FloatGauge>::default(), Family::<ModelLabel, FloatGauge>::default());
+    let (auc, calibration) = (Family::<ModelLabel, FloatGauge>::default(), Family::<ModelLabel, FloatGauge>::default());
+    for (name, m) in &totals.models {
+        let label = ModelLabel { model: name.clone() };
+        let m = &m.validation.total;
+        let tell = |family: &Family<ModelLabel, FloatGauge>, figure: Option<f64>| {
+            if let Some(figure) = figure {
+                family.get_or_create(&label).set(figure);
+            }
+        };
+        examples.get_or_create(&label).inc_by(m.examples);
+        positives.get_or_create(&label).inc_by(m.positives);
+        tell(&loss, m.log_loss);
+        tell(&base, m.base_log_loss);
+        tell(&auc, m.auc);
+        tell(&calibration, m.calibration);
+    }
+    registry.register("model_examples", "Examples learned", examples);
+    registry.register("model_positives", "Positive examples learned", positives);
+    registry.register("model_log_loss", "Progressive log loss", loss);
+    registry.register("model_base_log_loss", "Progressive log loss of the running base rate alone", base);
+    registry.register("model_auc", "Progressive area under the ROC curve", auc);
+    registry.register("model_calibration", "Sum of predictions over sum of labels", calibration);
+}

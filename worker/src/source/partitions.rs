@@ -1,0 +1,166 @@
+//! Which files are the partitions of a source. A file keeps its number for the life of the data folder.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Names of a source's files, by partition number. Kept in the data folder as `sources.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Registry {
+    pub format_version: u32,
+    pub sources: BTreeMap<String, Vec<RegisteredFile>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegisteredFile {
+    /// Relative to what the source's path has in common; `.` for a source of one file.
+    pub name: String,
+    /// There from the first start on: every merge waits for it.
+    pub initial: bool,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { format_version: FORMAT_VERSION, sources: BTreeMap::new() }
+    }
+}
+
+/// A file and the partition it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    pub number: u32,
+    pub path: PathBuf,
+    pub initial: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionsError {
+    #[error("source `{source_name}`: no file at {path}; check spec.sources, or say --source {source_name}=PATH")]
+    None { source_name: String, path: String },
+    #[error("source `{source_name}`: {pattern} is not a pattern: {cause}")]
+    Pattern { source_name: String, pattern: String, cause: String },
+    #[error("source `{source_name}`: cannot look into {path}: {cause}")]
+    Io { source_name: String, path: String, cause: io::Error },
+    #[error("source `{source_name}`: {name} was read before and is gone; put it back (an empty file will not do)")]
+    Gone { source_name: String, name: String },
+    #[error("sources.json is of format version {found}; this version reads up to {FORMAT_VERSION}: upgrade first")]
+    Version { found: u32 },
+}
+
+/// The files of a source, sorted: (name, path).
+fn files(source_name: &str, location: &Path) -> Result<Vec<(String, PathBuf)>, PartitionsError> {
+    let text = location.to_string_lossy().into_owned();
+    let owned = || source_name.to_owned();
+    let failed = |cause| PartitionsError::Io { source_name: owned(), path: text.clone(), cause };
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    if location.is_file() {
+        found.push((".".into(), location.to_owned()));
+    } else if location.is_dir() {
+        for entry in fs::read_dir(location).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            if path.is_file() && !name.starts_with('.') {
+                found.push((name, path));
+            }
+        }
+    } else {
+        let fixed: PathBuf = location
+            .components()
+            .take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '[']))
+            .collect();
+        let matches = glob::glob(&text).map_err(|e| PartitionsError::Pattern {
+            source_name: owned(),
+            pattern: text.clone(),
+            cause: e.to_string(),
+        })?;
+        for path in matches {
+            let path = path.map_err(|e| failed(e.into()))?;
+            let name = path.strip_prefix(&fixed).unwrap_or(&path).to_string_lossy().into_owned();
+            if path.is_file() {
+                found.push((name, path));
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(PartitionsError::None { source_name: owned(), path: text });
+    }
+    found.sort();
+    Ok(found)
+}
+
+impl Registry {
+    /// What is registered of a source, without looking for the files.
+    pub fn of(&self, source_name: &str) -> Vec<Partition> {
+        let files = self.sources.get(source_name).into_iter().flatten().enumerate();
+        files.map(|(n, f)| Partition { number: n as u32, path: PathBuf::from(&f.name), initial: f.initial }).collect()
+    }
+
+    /// Finds a source's files, and registers those that are new. A registered one that is gone is an error.
+    pub fn resolve(&mut self, source_name: &str, location: &Path) -> Result<Vec<Partition>, PartitionsError> {
+        if self.format_version > FORMAT_VERSION {
+            return Err(PartitionsError::Version { found: self.format_version });
+        }
+        let found = files(source_name, location)?;
+        let first_time = !self.sources.contains_key(source_name);
+        let known = self.sources.entry(source_name.to_owned()).or_default();
+        for (name, _) in &found {
+            if !known.iter().any(|k| k.name == *name) {
+                known.push(RegisteredFile { name: name.clone(), initial: first_time });
+            }
+        }
+        let partition = |(number, file): (usize, &RegisteredFile)| {
+            let path = found.iter().find(|(name, _)| *name == file.name).map(|(_, path)| path.clone());
+            let gone = || PartitionsError::Gone { source_name: source_name.to_owned(), name: file.name.clone() };
+            Ok(Partition { number: number as u32, path: path.ok_or_else(gone)?, initial: file.initial })
+        };
+        known.iter().enumerate().map(partition).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_keep_their_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let touch = |name: &str| fs::write(dir.path().join(name), "x\n").unwrap();
+        touch("b.jsonl");
+        touch("c.jsonl.gz");
+        let mut registry = Registry::default();
+        let numbers = |registry: &mut Registry| -> Vec<(u32, String, bool)> {
+            let found = registry.resolve("s", dir.path()).unwrap();
+            found.into_iter().map(|p| (p.number, p.path.file_name().unwrap().to_str().unwrap().into(), p.initial)).collect()
+        };
+        assert_eq!(numbers(&mut registry), [(0, "b.jsonl".into(), true), (1, "c.jsonl.gz".into(), true)]);
+        touch("a.jsonl");
+        assert_eq!(numbers(&mut registry)[2], (2, "a.jsonl".into(), false), "a newer file comes last");
+        fs::remove_file(dir.path().join("b.jsonl")).unwrap();
+        assert!(matches!(registry.resolve("s", dir.path()), Err(PartitionsError::Gone { name, .. }) if name == "b.jsonl"));
+    }
+
+    #[test]
+    fn one_file_may_move_and_patterns_reach_into_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["x", "y"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join("all.csv"), "a\n").unwrap();
+        }
+        let mut registry = Registry::default();
+        registry.resolve("one", &dir.path().join("x/all.csv")).unwrap();
+        assert_eq!(registry.resolve("one", &dir.path().join("y/all.csv")).unwrap()[0].number, 0);
+        let found = registry.resolve("two", &dir.path().join("*/all.csv")).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(registry.sources["two"][1].name, "y/all.csv");
+        let none = registry.resolve("three", &dir.path().join("nothing*"));
+        assert!(none.unwrap_err().to_string().contains("--source three=PATH"));
+    }
+}
