@@ -47,15 +47,15 @@ spec:
     click: {event: click, join: decision, within: 30m}
     order: {event: order, join: item, within: 90m}
   models:
-  - name: ofUser
+  - name: of-user
     outcome: click
     features: [clicks, clicksOfItem, clickRate, sinceClick, lastClicked, taste, recent, item, mood]
     crosses: [[lastClicked, item]]
-  - name: ofItem
+  - name: of-item
     outcome: click
     features: [itemClicks, itemCtr, itemCtrEver, globalCtr]
     learner: {ftrl: {alpha: 0.1, l1: 0, l2: 1}}
-  - name: ofOrder
+  - name: of-order
     outcome: order
     features: [itemOrders, item, item.c]
     crosses: [[itemOrders, item]]
@@ -109,7 +109,7 @@ fn auc_is_one_half_within_its_error() {
     fs::write(folder.path().join("keys.txt"), "k: 00112233445566778899aabbccddeeff\n").unwrap();
     write_lines(&folder.path().join("events.jsonl"), events());
     let summary = Run::new(&folder.path().join("pipeline.yaml"), &folder.path().join("data")).summary();
-    for model in ["ofUser", "ofItem", "ofOrder"] {
+    for model in ["of-user", "of-item", "of-order"] {
         let (examples, positives) = (figure(&summary, model, "examples"), figure(&summary, model, "positives"));
         assert_eq!(examples, 3.0 * IMPRESSIONS as f64);
         let negatives = examples - positives;

@@ -53,9 +53,9 @@ spec:
     byItem: {event: click, join: item, within: 50s}
     byUser: {event: click, join: user, within: 50s}
   models:
-  - {name: byDecision, outcome: byDecision, features: [clicks, recent, last, ofC]}
-  - {name: byItem, outcome: byItem, features: [item]}
-  - {name: byUser, outcome: byUser, features: [item.c]}
+  - {name: by-decision, outcome: byDecision, features: [clicks, recent, last, ofC]}
+  - {name: by-item, outcome: byItem, features: [item]}
+  - {name: by-user, outcome: byUser, features: [item.c]}
 "#;
 
 /// Runs the little pipeline over files of these lines.
@@ -92,20 +92,20 @@ fn an_outcome_labels_the_latest_eligible_impression() {
     // Click 1 names d1; by item it is d2's. Click 2, at exactly 50 s, has no decision: p wherever it stood. Click 3 is too
     // late by a second for everything.
     assert_eq!(
-        labels(&result, "byDecision"),
+        labels(&result, "by-decision"),
         expect(&[(10, "p", true), (10, "q", true), (10, "p", true), (20, "q", false), (20, "r", false)])
     );
     assert_eq!(
-        labels(&result, "byItem"),
+        labels(&result, "by-item"),
         expect(&[(10, "p", true), (10, "q", false), (10, "p", true), (20, "q", true), (20, "r", false)])
     );
     assert_eq!(
-        labels(&result, "byUser"),
+        labels(&result, "by-user"),
         expect(&[(10, "p", false), (10, "q", false), (10, "p", false), (20, "q", true), (20, "r", true)])
     );
     assert_eq!(result.outcomes["byDecision"].matched, 2);
     assert_eq!(result.outcomes["byUser"].events, 3);
-    let first = &result.examples["byDecision"][2];
+    let first = &result.examples["by-decision"][2];
     assert_eq!((first.time, first.position), (60_000_000, 3));
 }
 
@@ -118,7 +118,7 @@ fn features_are_those_before_the_impression() {
         r#"{"k":"o","t":22,"u":"a","s":"q"}"#,
         r#"{"k":"i","t":35,"u":"a","x":[{"s":"p","c":"c"},{"s":"q","c":"e"}]}"#,
     ]]);
-    let examples = &result.examples["byDecision"];
+    let examples = &result.examples["by-decision"];
     let (number, category) = (OracleValue::Number, OracleValue::Category);
     assert_eq!(examples[0].values, [number(0.0), number(0.0), OracleValue::Missing, category(1)]);
     assert_eq!(examples[1].values[3], OracleValue::Missing, "no category to count by");
@@ -143,7 +143,7 @@ fn lateness_is_judged_against_what_came_before_in_the_file() {
         &[r#"{"k":"i","t":20,"v":3,"u":"a","x":[{"s":"another file"}]}"#],
     ]);
     let wanted = expect(&[(20, "another file", false), (90, "on time", false), (95, "version 1", false)]);
-    assert_eq!(labels(&result, "byItem"), wanted);
+    assert_eq!(labels(&result, "by-item"), wanted);
     let counts = &result.counts;
     assert_eq!((counts.read, counts.accepted, counts.late, counts.future, counts.unconsented), (7, 4, 1, 1, 1));
 }
@@ -173,7 +173,7 @@ fn a_withdrawal_removes_the_user_and_is_never_late() {
     let result = run(&[&lines]);
     // At 100 the user was without consent from 90 to 91 only, so that impression counts again.
     let wanted = expect(&[(2, "at2", false), (100, "at100", false), (101, "at101", false)]);
-    assert_eq!(labels(&result, "byItem"), wanted);
+    assert_eq!(labels(&result, "by-item"), wanted);
     assert_eq!((result.counts.unconsented, result.counts.late, result.counts.accepted), (2, 1, 11));
 }
 
@@ -186,7 +186,7 @@ fn a_withdrawal_from_the_future_acts_at_the_watermark() {
         r#"{"k":"i","t":31,"u":"a","x":[{"s":"q"}]}"#,
         r#"{"k":"c","t":90000,"u":"a","yes":true}"#,
     ]]);
-    assert_eq!(result.examples["byItem"], []);
+    assert_eq!(result.examples["by-item"], []);
     assert_eq!((result.counts.accepted, result.counts.unconsented, result.counts.future), (2, 2, 1));
 }
 
@@ -201,7 +201,7 @@ fn retries_count_once_in_merge_order() {
             r#"{"k":"o","t":110,"u":"b","id":1,"s":"fourth"}"#,
         ],
     ]);
-    assert_eq!(labels(&result, "byItem"), expect(&[(9, "first", false), (110, "fourth", false)]));
+    assert_eq!(labels(&result, "by-item"), expect(&[(9, "first", false), (110, "fourth", false)]));
     assert_eq!((result.counts.duplicate, result.counts.unconsented), (2, 1));
 }
 

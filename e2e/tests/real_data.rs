@@ -58,7 +58,8 @@ fn open_bandit_equals_the_files_and_warns_of_the_leak() {
     assert_eq!(figure(&summary, "ctr", "positives"), 80.0);
     assert_eq!(summary["outcomes"]["click"], json!({"events": 80, "matched": 80}));
     assert!(summary.to_string().contains("anyAffinity"), "no warning of the leak: {summary}");
-    let read: f64 = run.examples().iter().map(|e| e["propensity"].as_f64().unwrap()).sum();
+    let mut read = 0.0;
+    run.for_each_example(|e| read += e["propensity"].as_f64().unwrap());
     let written: f64 = rows().iter().map(|(_, _, line)| line.split(',').nth(5).unwrap().parse::<f64>().unwrap()).sum();
     assert!((read - written).abs() < 1e-6, "propensities: {read} for {written}");
 }

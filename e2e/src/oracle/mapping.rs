@@ -61,16 +61,18 @@ pub(super) struct Mapping<'a> {
 }
 
 impl<'a> Mapping<'a> {
-    pub fn new(spec: &'a PipelineSpec, source: &'a Source) -> Result<Self, OracleError> {
+    /// `with_attributes`: they take most of the memory, and only feature values need them.
+    pub fn new(spec: &'a PipelineSpec, source: &'a Source, with_attributes: bool) -> Result<Self, OracleError> {
         let bound = |text: &Option<String>, default: &str| {
             let text = text.as_deref().unwrap_or(default);
             let wrong = || OracleError::Pipeline { path: text.into(), message: "not a time".into() };
             time::parse_rfc3339(text).ok_or_else(wrong)
         };
+        let allowed = spec.privacy.allowed_attributes.iter().filter(|_| with_attributes);
         Ok(Self {
             spec,
             source,
-            allowed: spec.privacy.allowed_attributes.iter().flat_map(|pattern| expand(pattern)).collect(),
+            allowed: allowed.flat_map(|pattern| expand(pattern)).collect(),
             not_before: bound(&source.event_time.not_before, "1970-01-01T00:00:00Z")?,
             not_after: bound(&source.event_time.not_after, "2100-01-01T00:00:00Z")?,
         })
@@ -98,6 +100,8 @@ struct Record<'a> {
 enum Found {
     One(Value),
     Many(Vec<Option<Value>>),
+    /// The path leads through something that has no fields.
+    Wrong,
 }
 
 impl Record<'_> {
@@ -124,6 +128,7 @@ impl Record<'_> {
         match rule.field.as_ref().and_then(|path| self.find(path)) {
             Some(Found::Many(values)) => Some(Found::Many(values.into_iter().map(|v| translate(v, rule)).collect())),
             Some(Found::One(value)) => translate(Some(value), rule).map(Found::One),
+            Some(Found::Wrong) => Some(Found::Wrong),
             None => translate(None, rule).map(Found::One),
         }
     }
@@ -131,7 +136,7 @@ impl Record<'_> {
     fn one(&self, field: Option<&FieldRef>) -> Option<Value> {
         match field.and_then(|field| self.eval(field))? {
             Found::One(value) => Some(value),
-            Found::Many(values) => values.into_iter().next().flatten(),
+            Found::Many(_) | Found::Wrong => None,
         }
     }
 
@@ -151,11 +156,16 @@ impl Record<'_> {
     }
 }
 
+/// `None`: missing.
 fn walk(value: &Value, path: &str) -> Option<Found> {
+    if !value.is_object() {
+        return if value.is_null() { None } else { Some(Found::Wrong) };
+    }
     let (segment, rest) = path.split_once('.').map_or((path, None), |(segment, rest)| (segment, Some(rest)));
     if let Some(name) = segment.strip_suffix("[]") {
-        let elements = value.get(name)?.as_array()?.iter();
-        let values = elements.map(|element| match rest.map(|rest| walk(element, rest)) {
+        let value = value.get(name).filter(|value| !value.is_null())?;
+        let Some(elements) = value.as_array() else { return Some(Found::Wrong) };
+        let values = elements.iter().map(|element| match rest.map(|rest| walk(element, rest)) {
             None => Some(element.clone()),
             Some(Some(Found::One(value))) => Some(value),
             Some(_) => None,
@@ -352,7 +362,7 @@ impl<'a> PartitionReader<'a> {
             Some(field) => match record.find(field) {
                 None => String::new(),
                 Some(Found::One(value)) => id_of(&value).ok_or(())?,
-                Some(Found::Many(_)) => return Err(()),
+                Some(Found::Many(_) | Found::Wrong) => return Err(()),
             },
         };
         let consent = &privacy.consent;
@@ -444,7 +454,7 @@ impl<'a> PartitionReader<'a> {
         let Some(found) = record.find(path) else { return Ok(None) };
         let id = match found {
             Found::One(value) => id_of(&value).filter(|id| !id.is_empty()),
-            Found::Many(_) => None,
+            Found::Many(_) | Found::Wrong => None,
         };
         let own = self.mapping.source.each.as_ref().is_some_and(|each| path.starts_with(&format!("{each}[].")));
         id.map(|id| Some(format!("{id}/{}", if own { 0 } else { element }))).ok_or("event id")
@@ -455,6 +465,7 @@ impl<'a> PartitionReader<'a> {
             Some(Found::Many(values)) => values,
             Some(Found::One(Value::Array(values))) => values.into_iter().map(Some).collect(),
             Some(Found::One(value)) => vec![Some(value)],
+            Some(Found::Wrong) => vec![None],
             None => Vec::new(),
         };
         let at = |field: &Option<FieldRef>, n: usize| -> Option<f64> {
@@ -478,7 +489,7 @@ impl<'a> PartitionReader<'a> {
                 let value = match &found {
                     Some(Found::Many(values)) => values.get(n).cloned().flatten(),
                     Some(Found::One(value)) => Some(value.clone()),
-                    None => None,
+                    Some(Found::Wrong) | None => None,
                 };
                 if let Some(value) = value.and_then(|v| attribute(v, field, record.csv)) {
                     item.attributes.insert(name.clone(), value);

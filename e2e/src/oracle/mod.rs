@@ -155,7 +155,7 @@ impl Oracle {
                 Some(path) => path.clone(),
                 None => self.folder.join(source.file.as_ref().map_or("", |file| file.path.as_str())),
             };
-            let mapping = mapping::Mapping::new(&self.spec, source)?;
+            let mapping = mapping::Mapping::new(&self.spec, source, self.with_values)?;
             for (partition, file) in input::files(&path)?.iter().enumerate() {
                 let mut reader = mapping::PartitionReader::new(&mapping, (number, partition), &mut counts, &mut events);
                 input::read(file, source, &mut |row, record| reader.record(row, record))?;

@@ -201,13 +201,16 @@ impl Run {
     pub fn of_file(&self, command: &str) -> Ended {
         Running::start(Command::new(binary()).arg(command).arg(&self.pipeline).args(["--output", "json"])).finish()
     }
-    /// Every example in the examples logs.
-    pub fn examples(&self) -> Vec<Value> {
+    /// Gives every example in the examples logs, one after the other: there may be millions.
+    pub fn for_each_example(&self, mut take: impl FnMut(Value)) {
         let mut process = Command::new(binary());
-        process.arg("examples").arg("--data").arg(&self.data).args(["--output", "json"]);
-        let ended = Running::start(&mut process).finish();
-        assert!(ended.status.success(), "{}", ended.stderr);
-        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        process.arg("examples").arg("--data").arg(&self.data).args(["--output", "json"]).stdout(Stdio::piped());
+        let mut child = process.spawn().unwrap();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            take(serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line}")));
+        }
+        assert!(child.wait().unwrap().success());
     }
 }
 
