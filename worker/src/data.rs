@@ -86,7 +86,9 @@ pub fn last_pipeline(folder: &Path) -> Result<PathBuf, DataError> {
     DataDir::open_read_only(folder)?;
     let last: Option<LastRun> = read_json(folder, LAST_RUN)?;
     let path = folder.join(LAST_RUN);
-    Ok(last.ok_or(DataError::Damaged { path, cause: "it is missing; name the pipeline's file with --pipeline".into() })?.pipeline)
+    Ok(last
+        .ok_or(DataError::Damaged { path, cause: "it is missing; name the pipeline's file with --pipeline".into() })?
+        .pipeline)
 }
 
 /// The checkpoints of a folder, also while a run writes there.

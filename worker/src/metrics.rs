@@ -61,7 +61,11 @@ pub fn router(source: Arc<Shared>) -> Router {
         .route(
             "/readyz",
             get(move || async move {
-                if ready.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") }
+                if ready.is_ready() {
+                    (StatusCode::OK, "ready\n")
+                } else {
+                    (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+                }
             }),
         )
         .route("/metrics", get(move || async move { page(&metrics.statuses()).into_response() }))

@@ -112,9 +112,13 @@ mod tests {
 
     #[test]
     fn a_view_names_what_went_wrong() {
-        let mut totals = Totals { read: 10, late: 2, watermark: Some(Time(1_700_000_000_000_000)), ..Totals::default() };
+        let mut totals =
+            Totals { read: 10, late: 2, watermark: Some(Time(1_700_000_000_000_000)), ..Totals::default() };
         totals.rejected.insert("malformed", 3);
         let view = render(&totals, 5.0, Duration::from_secs(2)).join("\n");
-        assert!(view.contains("2023-11-14T22:13:20Z") && view.contains("late 2") && view.contains("malformed 3"), "{view}");
+        assert!(
+            view.contains("2023-11-14T22:13:20Z") && view.contains("late 2") && view.contains("malformed 3"),
+            "{view}"
+        );
     }
 }

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use millrace_engine::{
     event::Seq,
     example::Example,
-    frame::{Frame, Kind, Origin, coverage::{Admission, Coverage}, outbox::Outbox},
+    frame::{
+        Frame, Kind, Origin,
+        coverage::{Admission, Coverage},
+        outbox::Outbox,
+    },
     learn::validation::{BaseRate, Figures, Validation},
     model::ModelTask,
     order::Merge,
@@ -290,4 +294,3 @@ fn hash_records_of(frame: &[u8], origin: Origin, coverage: &mut Coverage, mut ea
         }
     }
 }
-

@@ -145,8 +145,15 @@ impl fmt::Display for Summary {
         writeln!(f, "Pipeline {}", self.pipeline)?;
         writeln!(f, "  records read   {:>12}   events found {}, users {}", e.read, e.found, self.users)?;
         writeln!(f, "  accepted       {:>12}", e.accepted)?;
-        writeln!(f, "  not accepted   {:>12}   late {}, future {}, duplicate {}, unconsented {}",
-            e.late + e.future + e.duplicate + e.unconsented, e.late, e.future, e.duplicate, e.unconsented)?;
+        writeln!(
+            f,
+            "  not accepted   {:>12}   late {}, future {}, duplicate {}, unconsented {}",
+            e.late + e.future + e.duplicate + e.unconsented,
+            e.late,
+            e.future,
+            e.duplicate,
+            e.unconsented
+        )?;
         if !e.rejected.is_empty() {
             writeln!(f, "  rejected       {:>12}   {}", e.rejected.values().sum::<u64>(), counts(&e.rejected))?;
         }

@@ -51,7 +51,11 @@ impl Explanation {
             Join::User => format!("any later one of the user, within {}", o.within),
         };
         let outcome = |(name, o): (&String, &millrace_crds::spec::Outcome)| {
-            format!("{name}: an impression is positive if a `{}` follows ({}); it labels the latest that fits", o.event, within(o))
+            format!(
+                "{name}: an impression is positive if a `{}` follows ({}); it labels the latest that fits",
+                o.event,
+                within(o)
+            )
         };
         let feature = |(name, f): (&String, &Feature)| Section { name: name.clone(), lines: vec![describe_feature(f)] };
         Self {
@@ -68,7 +72,8 @@ impl Explanation {
 
     fn text(&self) -> String {
         let mut out = format!("Pipeline {}\n\nPrivacy\n", self.pipeline);
-        let list = |out: &mut String, lines: &[String]| lines.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
+        let list =
+            |out: &mut String, lines: &[String]| lines.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
         list(&mut out, &self.privacy);
         let parts = [("Sources", &self.sources), ("Features", &self.features), ("Models", &self.models)];
         for (title, sections) in parts {
@@ -91,7 +96,9 @@ impl Explanation {
 fn privacy(spec: &PipelineSpec) -> Vec<String> {
     let p = &spec.privacy;
     let user = match (&p.user.field, p.user.row_number) {
-        (Some(field), _) => format!("users are `{field}`, kept only as keyed pseudonyms; a record without it is not kept"),
+        (Some(field), _) => {
+            format!("users are `{field}`, kept only as keyed pseudonyms; a record without it is not kept")
+        }
         _ => "every record is a user of its own".into(),
     };
     let granted: Vec<String> = p.consent.granted_if.iter().map(|(k, v)| format!("{k} = {}", scalar(v))).collect();
@@ -100,7 +107,9 @@ fn privacy(spec: &PipelineSpec) -> Vec<String> {
             "consent is closed until a `{event}` event grants it ({}); one that does not withdraws it and removes the user",
             granted.join(", ")
         ),
-        (_, Some(field), _) => format!("a record is kept only if it says so itself: `{field}` ({})", granted.join(", ")),
+        (_, Some(field), _) => {
+            format!("a record is kept only if it says so itself: `{field}` ({})", granted.join(", "))
+        }
         (.., reason) => format!("consent is ASSUMED for everybody: {}", reason.as_deref().unwrap_or_default()),
     };
     let attributes = match p.allowed_attributes.len() {
@@ -242,7 +251,10 @@ fn model(m: &Model, spec: &PipelineSpec) -> Section {
         lines.push("position is a feature in training, constant when serving".into());
     }
     let f = &m.learner.ftrl;
-    lines.push(format!("FTRL-proximal, alpha {}, beta {}, l1 {}, l2 {}, 2^{} weights", f.alpha, f.beta, f.l1, f.l2, f.bits));
+    lines.push(format!(
+        "FTRL-proximal, alpha {}, beta {}, l1 {}, l2 {}, 2^{} weights",
+        f.alpha, f.beta, f.l1, f.l2, f.bits
+    ));
     Section { name: m.name.clone(), lines }
 }
 

@@ -135,7 +135,9 @@ pub fn profile(command: &ProfileCommand, output: Output) -> Result<(), CliError>
 
 fn task_json(t: &TaskCheckpoints) -> Value {
     match &t.manifest {
-        Err(problem) => json!({"task": t.task.to_string(), "storedBytes": t.stored_bytes, "problem": problem.to_string()}),
+        Err(problem) => {
+            json!({"task": t.task.to_string(), "storedBytes": t.stored_bytes, "problem": problem.to_string()})
+        }
         Ok(m) => json!({"task": t.task.to_string(), "storedBytes": t.stored_bytes, "epoch": m.epoch, "owner": m.owner,
             "released": m.released, "engineVersion": m.engine_version, "checkpoints": m.checkpoints}),
     }
@@ -162,7 +164,9 @@ fn task_text(t: &TaskCheckpoints) -> String {
 
 pub fn checkpoints(command: &CheckpointsCommand, output: Output) -> Result<(), CliError> {
     let args = match command {
-        CheckpointsCommand::List { data } | CheckpointsCommand::Show { data, .. } | CheckpointsCommand::Verify { data } => data,
+        CheckpointsCommand::List { data }
+        | CheckpointsCommand::Show { data, .. }
+        | CheckpointsCommand::Verify { data } => data,
     };
     let store = data::checkpoints(&args.data)?;
     let store_failed = |e: crate::store::StoreError| CliError::Other(e.to_string());
@@ -171,7 +175,9 @@ pub fn checkpoints(command: &CheckpointsCommand, output: Output) -> Result<(), C
             let problems = inspect::verify(store.as_ref()).map_err(store_failed)?;
             let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
             match output {
-                Output::Json => print(json!({"formatVersion": 1, "sound": found.is_empty(), "problems": found}).to_string()),
+                Output::Json => {
+                    print(json!({"formatVersion": 1, "sound": found.is_empty(), "problems": found}).to_string())
+                }
                 Output::Text if found.is_empty() => print("All checkpoints are sound."),
                 Output::Text => found.iter().for_each(|problem| print(format!("DAMAGED {problem}"))),
             }
@@ -198,7 +204,8 @@ pub fn checkpoints(command: &CheckpointsCommand, output: Output) -> Result<(), C
 fn show(name: &str, tasks: &[TaskCheckpoints], output: Output) -> Result<(), CliError> {
     let named = |t: &&TaskCheckpoints| t.task.to_string() == name;
     let known = || tasks.iter().map(|t| t.task.to_string()).collect::<Vec<_>>().join(", ");
-    let task = tasks.iter().find(named).ok_or_else(|| CliError::Other(format!("no task `{name}`; there is {}", known())))?;
+    let task =
+        tasks.iter().find(named).ok_or_else(|| CliError::Other(format!("no task `{name}`; there is {}", known())))?;
     if output == Output::Json {
         print(json!({"formatVersion": 1, "task": task_json(task)}).to_string());
         return Ok(());
@@ -232,7 +239,9 @@ pub fn dead_letters(args: &DeadLettersArgs, output: Output) -> Result<(), CliErr
         for section in frame.sections() {
             let section = section.map_err(|e| failed(e.to_string()))?;
             let known = coverage.entry(section.head.origin).or_default();
-            let Admission::Above(applied) = known.admit(&section.head).map_err(|e| failed(e.to_string()))? else { continue };
+            let Admission::Above(applied) = known.admit(&section.head).map_err(|e| failed(e.to_string()))? else {
+                continue;
+            };
             for record in section.records().flatten().filter(|r| r.seq > applied) {
                 let letter = DeadLetter::read(record.bytes).map_err(|e| failed(e.to_string()))?;
                 if args.reason.as_deref().is_none_or(|reason| reason == letter.reason) && shown < args.limit {
@@ -256,7 +265,11 @@ fn print_letter(letter: &DeadLetter<'_>, pipeline: &Pipeline, output: Output) {
         ),
         Output::Text => print(format!(
             "{:<16} {source}/{} record {}  time {}  {}",
-            letter.reason, letter.partition, letter.offset, progress::time(letter.time), letter.sample
+            letter.reason,
+            letter.partition,
+            letter.offset,
+            progress::time(letter.time),
+            letter.sample
         )),
     }
 }
@@ -325,4 +338,3 @@ fn print_example(plan: &Plan, model: usize, example: &Example<'_>, output: Outpu
         )),
     }
 }
-

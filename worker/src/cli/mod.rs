@@ -153,7 +153,8 @@ impl Cli {
                 match output {
                     Output::Text => eprintln!("error: {error}"),
                     Output::Json => {
-                        let json = serde_json::json!({"formatVersion": 1, "error": error.to_string(), "exitCode": code});
+                        let json =
+                            serde_json::json!({"formatVersion": 1, "error": error.to_string(), "exitCode": code});
                         eprintln!("{json}");
                     }
                 }

@@ -32,7 +32,10 @@ pub fn replay(args: &ReplayArgs, output: Output) -> Result<(), CliError> {
         Output::Text => {
             for r in &rebuilt {
                 let verdict = if r.equal { "equal" } else { "DIFFERENT" };
-                print(format!("{:<20} {verdict:<10} replayed offsets {}..{} from the {}", r.task, r.from, r.to, r.since));
+                print(format!(
+                    "{:<20} {verdict:<10} replayed offsets {}..{} from the {}",
+                    r.task, r.from, r.to, r.since
+                ));
                 if !r.equal {
                     print(format!("  checkpoint {}\n  replay     {}", r.kept, r.replayed));
                 }

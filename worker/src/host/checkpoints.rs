@@ -1,5 +1,5 @@
-//! One thread writes checkpoints: it waits until all effects up to one are durable, writes it, and lets go of what no
-//! retained checkpoint needs.
+//! One thread owns the lineages of all tasks: it claims them and writes their checkpoints, each once all effects up
+//! to it are durable, and lets go of what no retained checkpoint needs.
 
 use std::{
     collections::BTreeMap,
@@ -17,12 +17,17 @@ use millrace_engine::checkpoint::Extent;
 use super::error::HostError;
 use crate::{
     log::{Log, LogPartition},
-    store::{checkpoint::{Lineage, State}, manifest::Position},
+    store::{
+        Store,
+        checkpoint::{Claimant, Lineage, LineageError, Restored, State},
+        keys::TaskId,
+        manifest::Position,
+    },
 };
 
 /// A task's state at a log offset, to be saved once `ticket` is durable.
 pub struct Job {
-    pub task: usize,
+    pub task: TaskId,
     pub extent: Extent,
     pub bytes: Vec<u8>,
     /// Offset of the next record that the task will read.
@@ -43,85 +48,136 @@ pub struct Progress {
     pub written: AtomicU64,
 }
 
-/// A task's lineage, and the log partition it reads, if that is one of ours.
-pub struct Kept {
-    pub name: String,
-    pub lineage: Lineage,
-    pub spec_digest: u64,
-    pub reads: Option<LogPartition>,
+/// A task that is ours now.
+pub struct Claim {
+    pub epoch: u64,
+    pub restored: Option<Restored>,
     pub progress: Arc<Progress>,
 }
 
-/// How long checkpoints are kept.
-#[derive(Clone, Copy)]
-pub struct Retention {
+enum Request {
+    Claim { task: TaskId, reads: Option<LogPartition>, reply: Sender<Result<Claim, LineageError>> },
+    Save(Job),
+}
+
+/// Asks the thread. It ends when all of these are gone.
+#[derive(Clone)]
+pub struct Checkpoints {
+    requests: Sender<Request>,
+}
+
+/// What the thread works with.
+pub struct Keeper {
+    pub log: Arc<dyn Log>,
+    pub store: Arc<dyn Store>,
+    pub claimant: Claimant,
     pub retain_ms: i64,
+    pub spec_digest: u64,
+    /// Nothing more becomes durable: do not wait for it.
+    pub abandoned: Arc<AtomicBool>,
 }
 
-/// Starts the thread. It ends when all senders are gone, when `abandoned` is set (nothing more becomes durable), or
-/// with the first error.
-pub fn start(
-    log: Arc<dyn Log>,
-    kept: BTreeMap<usize, Kept>,
-    retention: Retention,
-    abandoned: Arc<AtomicBool>,
-) -> std::io::Result<(Sender<Job>, JoinHandle<Result<(), HostError>>)> {
-    let (sender, receiver) = channel();
-    let run = move || save_all(log.as_ref(), kept, retention, &receiver, &abandoned);
-    Ok((sender, thread::Builder::new().name("checkpoints".into()).spawn(run)?))
+impl Checkpoints {
+    pub fn start(keeper: Keeper) -> std::io::Result<(Self, JoinHandle<Result<(), HostError>>)> {
+        let (requests, receiver) = channel();
+        let thread = thread::Builder::new().name("checkpoints".into()).spawn(move || keeper.run(&receiver))?;
+        Ok((Self { requests }, thread))
+    }
+
+    /// Takes a task over and loads its newest checkpoint. `reads`: the log partition that is trimmed after it.
+    pub fn claim(&self, task: &TaskId, reads: Option<LogPartition>) -> Result<Claim, HostError> {
+        let (reply, answer) = channel();
+        let gone = || HostError::Thread("checkpoints".into());
+        self.requests.send(Request::Claim { task: task.clone(), reads, reply }).map_err(|_| gone())?;
+        let claimed = answer.recv().map_err(|_| gone())?;
+        let claimed = claimed.map_err(|cause| HostError::Lineage { task: task.to_string(), cause })?;
+        for problem in claimed.restored.iter().flat_map(|r| &r.damaged) {
+            tracing::warn!(%task, %problem, "went back to an earlier checkpoint");
+        }
+        Ok(claimed)
+    }
+
+    /// False: the thread has ended, and says why to whoever joins it.
+    pub fn save(&self, job: Job) -> bool {
+        self.requests.send(Request::Save(job)).is_ok()
+    }
 }
 
-fn save_all(
-    log: &dyn Log,
-    mut kept: BTreeMap<usize, Kept>,
-    retention: Retention,
-    jobs: &Receiver<Job>,
-    abandoned: &AtomicBool,
-) -> Result<(), HostError> {
-    while let Ok(job) = jobs.recv() {
+/// A task's lineage, and the log partition it reads, if that is one of ours.
+struct Kept<'s> {
+    lineage: Lineage<'s>,
+    reads: Option<LogPartition>,
+    progress: Arc<Progress>,
+}
+
+impl Keeper {
+    fn run(&self, requests: &Receiver<Request>) -> Result<(), HostError> {
+        let mut tasks: BTreeMap<TaskId, Kept<'_>> = BTreeMap::new();
+        while let Ok(request) = requests.recv() {
+            match request {
+                Request::Claim { task, reads, reply } => {
+                    let claimed = Lineage::claim(self.store.as_ref(), &task, &self.claimant);
+                    let claimed = claimed.map(|(lineage, restored)| {
+                        let progress = Arc::new(Progress::default());
+                        progress.wants_base.store(lineage.wants_base(), Ordering::Release);
+                        let claim = Claim { epoch: lineage.epoch(), restored, progress: progress.clone() };
+                        tasks.insert(task, Kept { lineage, reads, progress });
+                        claim
+                    });
+                    // Whoever asked may be gone by now.
+                    let _ = reply.send(claimed);
+                }
+                Request::Save(job) => {
+                    if !self.wait_until_durable(&job) {
+                        return Ok(());
+                    }
+                    if let Some(kept) = tasks.get_mut(&job.task) {
+                        self.save(kept, job)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_until_durable(&self, job: &Job) -> bool {
         while job.acknowledged.load(Ordering::Acquire) < job.ticket {
-            if abandoned.load(Ordering::Acquire) {
-                return Ok(());
+            if self.abandoned.load(Ordering::Acquire) {
+                return false;
             }
             thread::park_timeout(Duration::from_millis(1));
         }
-        if let Some(kept) = kept.get_mut(&job.task) {
-            save(log, kept, retention, job)?;
-        }
+        true
     }
-    Ok(())
-}
 
-fn save(log: &dyn Log, kept: &mut Kept, retention: Retention, job: Job) -> Result<(), HostError> {
-    let failed = |cause| HostError::Lineage { task: kept.name.clone(), cause };
-    let now = unix_ms();
-    let state = match job.extent {
-        Extent::Base => State::Base(job.bytes),
-        Extent::Changes => State::Delta(job.bytes),
-    };
-    let position = Position {
-        log_offset: job.log_offset,
-        frame_checksum: job.frame_checksum,
-        generation: super::GENERATION,
-        spec_digest: kept.spec_digest,
-        written_at_unix_ms: now,
-    };
-    if job.last {
-        kept.lineage.release(&state, position).map_err(failed)?;
-    } else {
-        kept.lineage.commit(&state, position).map_err(failed)?;
+    fn save(&self, kept: &mut Kept<'_>, job: Job) -> Result<(), HostError> {
+        let failed = |cause| HostError::Lineage { task: job.task.to_string(), cause };
+        let state = match job.extent {
+            Extent::Base => State::Base(job.bytes),
+            Extent::Changes => State::Delta(job.bytes),
+        };
+        let now = unix_ms();
+        let position = Position {
+            log_offset: job.log_offset,
+            frame_checksum: job.frame_checksum,
+            generation: super::GENERATION,
+            spec_digest: self.spec_digest,
+            written_at_unix_ms: now,
+        };
+        let commit = if job.last { Lineage::release } else { Lineage::commit };
+        commit(&mut kept.lineage, &state, position).map_err(failed)?;
+        kept.lineage.collect_garbage(now, self.retain_ms).map_err(failed)?;
+        if let Some(partition) = &kept.reads
+            && let Err(error) = self.log.trim(partition, kept.lineage.oldest_retained_offset())
+        {
+            // Too much kept does no harm; the next checkpoint tries again.
+            tracing::warn!(%partition, %error, "the log could not be trimmed");
+        }
+        kept.progress.wants_base.store(kept.lineage.wants_base(), Ordering::Release);
+        kept.progress.written.fetch_add(1, Ordering::AcqRel);
+        kept.progress.pending.store(false, Ordering::Release);
+        Ok(())
     }
-    kept.lineage.collect_garbage(now, retention.retain_ms).map_err(failed)?;
-    if let Some(partition) = &kept.reads
-        && let Err(error) = log.trim(partition, kept.lineage.oldest_retained_offset())
-    {
-        // Too much kept does no harm; the next checkpoint tries again.
-        tracing::warn!(%partition, %error, "the log could not be trimmed");
-    }
-    kept.progress.wants_base.store(kept.lineage.wants_base(), Ordering::Release);
-    kept.progress.written.fetch_add(1, Ordering::AcqRel);
-    kept.progress.pending.store(false, Ordering::Release);
-    Ok(())
 }
 
 pub fn unix_ms() -> i64 {

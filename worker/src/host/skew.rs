@@ -27,7 +27,8 @@ impl Watermarks {
 
     /// The lowest watermark of the active origins; the far future if none is.
     pub fn lowest(&self) -> Time {
-        let active = self.origins.iter().filter(|(_, state)| state.load(Ordering::Acquire) == OriginState::Active as u8);
+        let active =
+            self.origins.iter().filter(|(_, state)| state.load(Ordering::Acquire) == OriginState::Active as u8);
         active.map(|(time, _)| Time(time.load(Ordering::Acquire))).min().unwrap_or(Time::MAX)
     }
 }

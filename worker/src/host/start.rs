@@ -1,7 +1,6 @@
 //! Starting a host: claim every task, restore it, give it a thread.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +19,7 @@ use millrace_engine::{
 
 use super::{
     Host, HostError,
-    checkpoints::{self, Kept, Progress, Retention},
+    checkpoints::{Checkpoints, Claim, Keeper},
     files::{FileIngest, FilePlan, FilePosition, Shared},
     logs,
     skew::{Pacer, Watermarks},
@@ -35,7 +34,7 @@ use crate::{
     source::partitions::Partition,
     store::{
         Store,
-        checkpoint::{Claimant, Lineage, Restored},
+        checkpoint::{Claimant, Restored},
         keys::{TaskId, TaskKind},
     },
 };
@@ -56,21 +55,18 @@ const FLUSH_AFTER: Duration = Duration::from_millis(5);
 /// A task before it has a thread.
 struct Claimed {
     task: Task,
-    name: String,
+    id: TaskId,
+    claim: Claim,
     origin: Option<Origin>,
-    epoch: u64,
     from: Seq,
     outputs: Vec<usize>,
     saved_position: Option<u64>,
-    lineage: Lineage,
-    reads: Option<LogPartition>,
 }
 
 struct Starter<'a> {
     pipeline: &'a Pipeline,
     log: Arc<dyn Log>,
-    store: Arc<dyn Store>,
-    claimant: &'a Claimant,
+    checkpoints: Checkpoints,
     partitions: &'a [Vec<Partition>],
 }
 
@@ -84,7 +80,17 @@ impl Host {
         claimant: &Claimant,
         config: &HostConfig,
     ) -> Result<Self, HostError> {
-        let starter = Starter { pipeline, log: log.clone(), store, claimant, partitions };
+        let control = Arc::new(Control::default());
+        let keeper = Keeper {
+            log: log.clone(),
+            store,
+            claimant: claimant.clone(),
+            retain_ms: pipeline.spec().checkpoints.retain.as_micros() / 1000,
+            spec_digest: xxhash_rust::xxh3::xxh3_64(pipeline.validated.result_digest_text().as_bytes()),
+            abandoned: control.abandoned.clone(),
+        };
+        let (checkpoints, keeper) = Checkpoints::start(keeper).map_err(|_| cannot_start("checkpoints"))?;
+        let starter = Starter { pipeline, log: log.clone(), checkpoints: checkpoints.clone(), partitions };
         let mut claimed = starter.sources(config)?;
         let sources = claimed.len();
         for p in 0..pipeline.plan.partitions {
@@ -94,21 +100,23 @@ impl Host {
         for m in 0..pipeline.plan.models.len() {
             claimed.push(starter.model(m)?);
         }
-        run(pipeline, log, claimed, [sources, profiles], config)
+        let crew = Crew { control, checkpoints, keeper };
+        run(pipeline, log, crew, claimed, [sources, profiles], config)
     }
 }
 
-impl Starter<'_> {
-    fn claim(&self, task: &TaskId) -> Result<(Lineage, Option<Restored>), HostError> {
-        let name = task.to_string();
-        let claimed = Lineage::claim(self.store.clone(), task, self.claimant);
-        let (lineage, restored) = claimed.map_err(|cause| HostError::Lineage { task: name.clone(), cause })?;
-        for warning in restored.iter().flat_map(|r| &r.damaged) {
-            tracing::warn!(task = name, %warning, "went back to an earlier checkpoint");
-        }
-        Ok((lineage, restored))
-    }
+/// What the engine threads work with.
+struct Crew {
+    control: Arc<Control>,
+    checkpoints: Checkpoints,
+    keeper: thread::JoinHandle<Result<(), HostError>>,
+}
 
+fn cannot_start(thread: &str) -> HostError {
+    HostError::Thread(format!("{thread} (it could not be started)"))
+}
+
+impl Starter<'_> {
     fn sources(&self, config: &HostConfig) -> Result<Vec<Claimed>, HostError> {
         let origins = self.partitions.iter().map(Vec::len).sum();
         let pacer = Pacer::new(config.max_rate);
@@ -133,8 +141,8 @@ impl Starter<'_> {
         let spec = &self.pipeline.spec().sources[source];
         let id = ingest_task(&spec.name, file.number);
         let name = id.to_string();
-        let (lineage, restored) = self.claim(&id)?;
-        let at = restored.map(|r| FilePosition::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
+        let claim = self.checkpoints.claim(&id, None)?;
+        let at = claim.restored.as_ref().map(|r| FilePosition::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
         let at = at.map_err(|cause| HostError::Restore { task: name.clone(), cause })?;
         let max_skew = self.pipeline.validated.max_skew();
         let (plan, decoder) = self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
@@ -153,14 +161,12 @@ impl Starter<'_> {
         let dead_letters = self.pipeline.plan.partitions as usize;
         Ok(Claimed {
             task: Task::Ingest(Box::new(ingest), name.clone()),
-            name,
+            id,
             origin: Some(origin),
-            epoch: lineage.epoch(),
             from: Seq::end_of(position),
             outputs: (0..=dead_letters).collect(),
             saved_position: at.map(|_| position + 1),
-            lineage,
-            reads: None,
+            claim,
         })
     }
 
@@ -168,27 +174,26 @@ impl Starter<'_> {
         let plan = &self.pipeline.plan;
         let id = profile_task(partition);
         let name = id.to_string();
-        let (lineage, restored) = self.claim(&id)?;
         let reads = logs::events(partition);
-        let (next, checksum) = self.follow(&reads, restored.as_ref())?;
-        let profile = match &restored {
+        let claim = self.checkpoints.claim(&id, Some(reads.clone()))?;
+        let restored = claim.restored.as_ref();
+        let (next, checksum) = self.follow(&reads, restored)?;
+        let profile = match restored {
             None => Profile::new(plan.clone(), &initial_origins(self.partitions)),
             Some(r) => Profile::restore(plan.clone(), &parts(r))
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
         };
-        let follow = Follow::from(reads.clone(), next, checksum);
+        let follow = Follow::from(reads, next, checksum);
         let dead_letters = plan.partitions as usize;
         let examples = dead_letters + 1..dead_letters + 1 + plan.models.len();
         Ok(Claimed {
             task: Task::Profile(Box::new(profile), follow, name.clone()),
-            name,
+            id,
             origin: Some(Origin::of_profile(partition)),
-            epoch: lineage.epoch(),
             from: Seq::end_of(next - 1),
             outputs: examples.chain([dead_letters]).collect(),
             saved_position: restored.map(|_| next),
-            lineage,
-            reads: Some(reads),
+            claim,
         })
     }
 
@@ -196,25 +201,24 @@ impl Starter<'_> {
         let plan = &self.pipeline.plan;
         let id = model_task(&plan.models[model].name);
         let name = id.to_string();
-        let (lineage, restored) = self.claim(&id)?;
         let reads = logs::examples(&plan.models[model].name);
-        let (next, checksum) = self.follow(&reads, restored.as_ref())?;
-        let task = match &restored {
+        let claim = self.checkpoints.claim(&id, Some(reads.clone()))?;
+        let restored = claim.restored.as_ref();
+        let (next, checksum) = self.follow(&reads, restored)?;
+        let task = match restored {
             None => ModelTask::new(plan, model),
             Some(r) => ModelTask::restore(plan, model, &parts(r))
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
         };
-        let follow = Follow::from(reads.clone(), next, checksum);
+        let follow = Follow::from(reads, next, checksum);
         Ok(Claimed {
             task: Task::Model(Box::new(task), follow, name.clone()),
-            name,
+            id,
             origin: None,
-            epoch: lineage.epoch(),
             from: Seq::START,
             outputs: Vec::new(),
             saved_position: restored.map(|_| next),
-            lineage,
-            reads: Some(reads),
+            claim,
         })
     }
 
@@ -283,6 +287,7 @@ pub fn follow_from(
 fn run(
     pipeline: &Pipeline,
     log: Arc<dyn Log>,
+    crew: Crew,
     claimed: Vec<Claimed>,
     [sources, profiles]: [usize; 2],
     config: &HostConfig,
@@ -296,7 +301,7 @@ fn run(
         outputs.push(logs::examples(&model.name));
         kinds.push(Kind::Examples);
     }
-    let control = Arc::new(Control::default());
+    let Crew { control, checkpoints, keeper } = crew;
     let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
     let wake: Arc<dyn Fn() + Send + Sync> = {
         let threads = thread_list.clone();
@@ -313,10 +318,8 @@ fn run(
             control.stop.store(true, Ordering::Release);
         }
     };
-    let cannot = |what: &str| HostError::Thread(format!("{what} could not be started"));
-    let (writer, writer_thread) = writer::start(log.clone(), wake, failed).map_err(|_| cannot("log-writer"))?;
+    let (writer, writer_thread) = writer::start(log.clone(), wake, failed).map_err(|_| cannot_start("log-writer"))?;
     let spec = &pipeline.spec().checkpoints;
-    let spec_digest = xxhash_rust::xxh3::xxh3_64(pipeline.validated.result_digest_text().as_bytes());
     let cadence = Cadence {
         frame_bytes: config.frame_bytes,
         flush_after: FLUSH_AFTER,
@@ -325,34 +328,29 @@ fn run(
     let threads = config.threads.clamp(1, claimed.len().max(1));
     let mut outboxes: Vec<Outbox> = (0..threads).map(|_| Outbox::new(super::GENERATION, &kinds)).collect();
     let mut seats: Vec<Vec<Seat>> = (0..threads).map(|_| Vec::new()).collect();
-    let (mut kept, mut statuses) = (BTreeMap::new(), Vec::new());
+    let mut statuses = Vec::new();
     let mut done: [Vec<Arc<AtomicBool>>; 3] = Default::default();
     for (number, c) in claimed.into_iter().enumerate() {
         let stage = if number < sources { 0 } else { 1 + usize::from(number >= sources + profiles) };
         let thread = number % threads;
-        let handle = outboxes[thread].register(c.origin.unwrap_or_default(), c.epoch, c.from, &c.outputs);
-        let progress = Arc::new(Progress::default());
-        progress.wants_base.store(c.lineage.wants_base(), Ordering::Release);
+        let handle = outboxes[thread].register(c.origin.unwrap_or_default(), c.claim.epoch, c.from, &c.outputs);
         let status: TaskStatus = c.task.status(log.as_ref());
         let status = Arc::new(Mutex::new(status));
         statuses.push(status.clone());
         let flag = Arc::new(AtomicBool::new(false));
         done[stage].push(flag.clone());
-        kept.insert(number, Kept { name: c.name, lineage: c.lineage, spec_digest, reads: c.reads, progress: progress.clone() });
         seats[thread].push(Seat {
             number,
+            id: c.id,
             task: c.task,
             handle,
             status,
-            progress,
+            progress: c.claim.progress,
             done: flag,
             next_checkpoint: Instant::now() + cadence.checkpoint_every,
             saved_position: c.saved_position,
         });
     }
-    let retention = Retention { retain_ms: spec.retain.as_micros() / 1000 };
-    let (checkpoints, checkpoint_thread) =
-        checkpoints::start(log.clone(), kept, retention, control.abandoned.clone()).map_err(|_| cannot("checkpoints"))?;
     let mut engines = Vec::new();
     for (number, (outbox, seats)) in outboxes.into_iter().zip(seats).enumerate() {
         let engine = EngineThread {
@@ -368,11 +366,11 @@ fn run(
             control: control.clone(),
         };
         let spawned = thread::Builder::new().name(format!("engine-{number}")).spawn(move || engine.run());
-        let spawned = spawned.map_err(|_| cannot("engine thread"))?;
+        let spawned = spawned.map_err(|_| cannot_start("engine"))?;
         if let Ok(mut list) = thread_list.lock() {
             list.push(spawned.thread().clone());
         }
         engines.push(spawned);
     }
-    Ok(Host { control, engines, writer: writer_thread, checkpoints: checkpoint_thread, statuses, done })
+    Ok(Host { control, engines, writer: writer_thread, checkpoints: keeper, statuses, done })
 }

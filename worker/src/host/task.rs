@@ -153,9 +153,7 @@ impl Task {
         let at_end = |follow: &Follow| follow.drained && log.end(&follow.partition).is_ok_and(|end| end == follow.next);
         let done = match self {
             Task::Ingest(file, _) => file.ingest().state() == OriginState::Ended && !file.ingest().is_holding(),
-            Task::Profile(profile, follow, _) => {
-                stage >= 1 && profile.state() == OriginState::Ended && at_end(follow)
-            }
+            Task::Profile(profile, follow, _) => stage >= 1 && profile.state() == OriginState::Ended && at_end(follow),
             Task::Model(model, follow, _) => stage >= 2 && model.state() == OriginState::Ended && at_end(follow),
         };
         if done { Done::Yes } else { Done::NotYet }

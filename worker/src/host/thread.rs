@@ -4,7 +4,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-        mpsc::{Sender, SyncSender},
+        mpsc::SyncSender,
     },
     thread,
     time::{Duration, Instant},
@@ -16,13 +16,16 @@ use millrace_engine::{
 };
 
 use super::{
-    checkpoints::{Job, Progress},
+    checkpoints::{Checkpoints, Job, Progress},
     error::HostError,
     status::TaskStatus,
     task::{Done, Task},
     writer::Batch,
 };
-use crate::log::{Log, LogPartition};
+use crate::{
+    log::{Log, LogPartition},
+    store::keys::TaskId,
+};
 
 /// When frames are cut and checkpoints taken.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,7 @@ pub struct Control {
 /// A task with what its thread keeps beside it.
 pub struct Seat {
     pub number: usize,
+    pub id: TaskId,
     pub task: Task,
     pub handle: Handle,
     pub status: Arc<Mutex<TaskStatus>>,
@@ -62,7 +66,7 @@ pub struct EngineThread {
     pub seats: Vec<Seat>,
     pub log: Arc<dyn Log>,
     pub writer: SyncSender<Batch>,
-    pub checkpoints: Sender<Job>,
+    pub checkpoints: Checkpoints,
     pub acknowledged: Arc<AtomicU64>,
     pub sent: u64,
     pub cadence: Cadence,
@@ -167,8 +171,9 @@ impl EngineThread {
         let (extent, bytes) = seat.task.checkpoint(extent)?;
         seat.progress.pending.store(true, Ordering::Release);
         let (ticket, acknowledged) = (self.sent, self.acknowledged.clone());
-        let job = Job { task: seat.number, extent, bytes, log_offset: position, frame_checksum, ticket, last, acknowledged };
-        if self.checkpoints.send(job).is_err() {
+        let task = seat.id.clone();
+        let job = Job { task, extent, bytes, log_offset: position, frame_checksum, ticket, last, acknowledged };
+        if !self.checkpoints.save(job) {
             self.control.stop.store(true, Ordering::Release);
         }
         Ok(())

@@ -72,10 +72,8 @@ fn files(source_name: &str, location: &Path) -> Result<Vec<(String, PathBuf)>, P
             }
         }
     } else {
-        let fixed: PathBuf = location
-            .components()
-            .take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '[']))
-            .collect();
+        let fixed: PathBuf =
+            location.components().take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '['])).collect();
         let matches = glob::glob(&text).map_err(|e| PartitionsError::Pattern {
             source_name: owned(),
             pattern: text.clone(),
@@ -138,13 +136,18 @@ mod tests {
         let mut registry = Registry::default();
         let numbers = |registry: &mut Registry| -> Vec<(u32, String, bool)> {
             let found = registry.resolve("s", dir.path()).unwrap();
-            found.into_iter().map(|p| (p.number, p.path.file_name().unwrap().to_str().unwrap().into(), p.initial)).collect()
+            found
+                .into_iter()
+                .map(|p| (p.number, p.path.file_name().unwrap().to_str().unwrap().into(), p.initial))
+                .collect()
         };
         assert_eq!(numbers(&mut registry), [(0, "b.jsonl".into(), true), (1, "c.jsonl.gz".into(), true)]);
         touch("a.jsonl");
         assert_eq!(numbers(&mut registry)[2], (2, "a.jsonl".into(), false), "a newer file comes last");
         fs::remove_file(dir.path().join("b.jsonl")).unwrap();
-        assert!(matches!(registry.resolve("s", dir.path()), Err(PartitionsError::Gone { name, .. }) if name == "b.jsonl"));
+        assert!(
+            matches!(registry.resolve("s", dir.path()), Err(PartitionsError::Gone { name, .. }) if name == "b.jsonl")
+        );
     }
 
     #[test]

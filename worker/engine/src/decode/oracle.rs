@@ -465,7 +465,13 @@ impl Oracle<'_> {
         Ok(items)
     }
 
-    fn attributes(&self, at: At<'_>, fields: &EventFields, item: Option<(usize, usize)>, ignored: &mut u32) -> Attributes {
+    fn attributes(
+        &self,
+        at: At<'_>,
+        fields: &EventFields,
+        item: Option<(usize, usize)>,
+        ignored: &mut u32,
+    ) -> Attributes {
         let mut attributes = Vec::new();
         for (number, name) in self.names.attributes.iter().enumerate() {
             if name.starts_with("item.") != item.is_some() {

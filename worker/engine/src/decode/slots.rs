@@ -16,11 +16,21 @@ pub(super) enum Raw {
     UInt(u64),
     Float(f64),
     /// Bytes of the record.
-    Text { at: u32, len: u32 },
+    Text {
+        at: u32,
+        len: u32,
+    },
     /// Bytes of [`Slots::unescaped`].
-    Unescaped { at: u32, len: u32 },
+    Unescaped {
+        at: u32,
+        len: u32,
+    },
     /// Elements of one of [`Slots::lists`].
-    List { of: Slot, at: u32, len: u32 },
+    List {
+        of: Slot,
+        at: u32,
+        len: u32,
+    },
 }
 
 /// The values of one record; reused for the next.

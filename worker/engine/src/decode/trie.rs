@@ -112,7 +112,8 @@ impl TrieBuilder {
 
     /// Whether the path leads into an element of `each`.
     pub(super) fn is_of_element(&self, path: &str) -> bool {
-        let rest = self.each_path.as_deref().and_then(|each| path.strip_prefix(each)).and_then(|p| p.strip_prefix("[]"));
+        let rest =
+            self.each_path.as_deref().and_then(|each| path.strip_prefix(each)).and_then(|p| p.strip_prefix("[]"));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 

@@ -53,8 +53,23 @@ fn record() -> impl Strategy<Value = Json> {
 }
 
 fn path() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["a", "b", "c", "list", "a.b", "b.a", "a.b.c", "a[].b", "list[].a", "list[].b", "list[].c", "c[]",
-        "item.a", "item[].a", "list[].a.b"])
+    prop::sample::select(vec![
+        "a",
+        "b",
+        "c",
+        "list",
+        "a.b",
+        "b.a",
+        "a.b.c",
+        "a[].b",
+        "list[].a",
+        "list[].b",
+        "list[].c",
+        "c[]",
+        "item.a",
+        "item[].a",
+        "list[].a.b",
+    ])
 }
 
 fn field() -> impl Strategy<Value = Json> {
@@ -78,14 +93,29 @@ fn field() -> impl Strategy<Value = Json> {
 
 fn when() -> impl Strategy<Value = Json> {
     let values = prop_oneof![
-        Just(json!("a")), Just(json!(1)), Just(json!(true)), Just(json!(["a", 0.25, "1"])), Just(json!([0, "", "b"]))
+        Just(json!("a")),
+        Just(json!(1)),
+        Just(json!(true)),
+        Just(json!(["a", 0.25, "1"])),
+        Just(json!([0, "", "b"]))
     ];
-    prop::collection::btree_map(path(), values, 0..2).prop_map(|m| m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+    prop::collection::btree_map(path(), values, 0..2)
+        .prop_map(|m| m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
 }
 
 fn fields() -> impl Strategy<Value = Json> {
-    let names = prop::sample::select(vec!["decision", "placement", "basket", "value", "currency", "items", "positions",
-        "quantities", "values", "propensities"]);
+    let names = prop::sample::select(vec![
+        "decision",
+        "placement",
+        "basket",
+        "value",
+        "currency",
+        "items",
+        "positions",
+        "quantities",
+        "values",
+        "propensities",
+    ]);
     let attributes = prop::collection::btree_map(prop::sample::select(vec!["x", "item.a", "item.b"]), field(), 0..3);
     (prop::collection::btree_map(names, field(), 0..6), attributes).prop_map(|(fields, attributes)| {
         let mut fields: Json = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
@@ -114,12 +144,17 @@ fn pipeline() -> impl Strategy<Value = PipelineSpec> {
     let events = prop::collection::vec(mapping(), 1..4);
     let drop = prop::collection::vec(when().prop_filter("all", |w| w != &json!({})), 0..2);
     let id = prop::option::of(path());
-    let common = (prop::option::of(field()), prop::option::of(field()), prop::option::of(prop::sample::select(vec!["list", "a.b"])));
+    let common = (
+        prop::option::of(field()),
+        prop::option::of(field()),
+        prop::option::of(prop::sample::select(vec!["list", "a.b"])),
+    );
     (consent, user, unit, events, drop, id, common).prop_filter_map(
         "paths that cannot be",
         |(consent, user, unit, events, drop, id, (platform, session, each))| {
             let time = if each == Some("list") { "list[].ts" } else { "ts" };
-            let mut source = json!({"eventTime": {"field": time, "unit": unit}, "events": events, "drop": drop, "version": "v"});
+            let mut source =
+                json!({"eventTime": {"field": time, "unit": unit}, "events": events, "drop": drop, "version": "v"});
             for (name, field) in [("platform", platform), ("session", session), ("each", each.map(Json::from))] {
                 if let Some(field) = field {
                     source[name] = field;
@@ -128,7 +163,8 @@ fn pipeline() -> impl Strategy<Value = PipelineSpec> {
             if let Some(id) = id {
                 source["eventId"] = json!({"field": id, "dedupWithin": "1h"});
             }
-            let privacy = json!({"consent": consent, "user": user, "allowedAttributes": ["x", "c", "item.a", "item.b"]});
+            let privacy =
+                json!({"consent": consent, "user": user, "allowedAttributes": ["x", "c", "item.a", "item.b"]});
             let spec = spec(privacy, source);
             let names = Names::of(&spec);
             let compiles = Decoder::compile(&spec, &spec.sources[0], &names, pseudonymizer()).is_ok();
