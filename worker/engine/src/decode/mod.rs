@@ -35,16 +35,16 @@ mod tests;
 
 use millrace_crds::spec::{PipelineSpec, Source};
 
-pub use self::{
-    csv::{HeaderError, MissingColumn},
-    plan::CompileError,
-    reject::{MAX_SAMPLE_BYTES, Reason, Reject},
-};
 use self::{
     assemble::{Element, Sink, Verdict},
     csv::Columns,
     plan::Plan,
     slots::{Raw, Slots, View},
+};
+pub use self::{
+    csv::{HeaderError, MissingColumn},
+    plan::CompileError,
+    reject::{MAX_SAMPLE_BYTES, Reason, Reject},
 };
 use crate::{
     event::{ConsentChange, Pseudonym, Time},
@@ -182,7 +182,8 @@ impl Decoder {
     /// CSV: the line that names the columns, anew for each file. Until then every record is rejected.
     pub fn header(&mut self, line: &[u8]) -> Result<(), HeaderError> {
         self.columns = Columns::default();
-        let wanted: Vec<(String, bool)> = self.plan.trie.paths.iter().cloned().zip(self.plan.required.clone()).collect();
+        let wanted: Vec<(String, bool)> =
+            self.plan.trie.paths.iter().cloned().zip(self.plan.required.clone()).collect();
         self.columns = Columns::of_header(line, self.plan.delimiter, &wanted)?;
         Ok(())
     }

@@ -266,7 +266,8 @@ impl Compiler<'_> {
         let mut mappings: Vec<Mapping> = Vec::new();
         for spec in &self.source.events {
             let problem = |problem| error(self.source, "event", &spec.name, problem);
-            let event_type = self.names.event(&spec.name).ok_or_else(|| problem("is not among the pipeline's events"))?;
+            let event_type =
+                self.names.event(&spec.name).ok_or_else(|| problem("is not among the pipeline's events"))?;
             let nth = mappings.iter().filter(|m| m.event_type == event_type).count() as u64;
             if mappings.len() >= super::MAX_MAPPINGS {
                 return Err(problem("is one event too many"));

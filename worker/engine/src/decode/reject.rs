@@ -108,7 +108,8 @@ pub(super) fn parsed(samples: &mut String, trie: &Trie, view: View<'_>, bytes: u
         samples.push(':');
         placeholder(samples, val);
     }
-    let _ = write!(samples, "}},\"leftOut\":{left_out},\"otherFields\":{},\"bytes\":{bytes}}}", view.slots.unknown_fields);
+    let _ =
+        write!(samples, "}},\"leftOut\":{left_out},\"otherFields\":{},\"bytes\":{bytes}}}", view.slots.unknown_fields);
 }
 
 fn placeholder(samples: &mut String, val: Val<'_>) {

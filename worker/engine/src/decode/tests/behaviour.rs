@@ -22,12 +22,15 @@ fn an_event_with_everything() {
                 "attributes": {"item.price": "shown[].price", "locale": "ctx.locale"}}}],
         }),
     );
-    let event = one(&spec, json!({
-        "id": "e1", "ts": 1_700_000_000_000_i64, "type": "shown", "client": "w", "user": "u1", "d": "d1", "b": 12,
-        "total": 9.5, "ctx": {"session": "s1", "ok": true, "locale": "de", "secret": [1, {"x": 2}]},
-        "item": {"brand": "acme"}, "n_1": true, "not": "allowed",
-        "shown": [{"sku": "a", "pos": 0, "n": 2, "price": 4.75, "p": 0.5}, {"sku": 7, "p": 1}],
-    }));
+    let event = one(
+        &spec,
+        json!({
+            "id": "e1", "ts": 1_700_000_000_000_i64, "type": "shown", "client": "w", "user": "u1", "d": "d1", "b": 12,
+            "total": 9.5, "ctx": {"session": "s1", "ok": true, "locale": "de", "secret": [1, {"x": 2}]},
+            "item": {"brand": "acme"}, "n_1": true, "not": "allowed",
+            "shown": [{"sku": "a", "pos": 0, "n": 2, "price": 4.75, "p": 0.5}, {"sku": 7, "p": 1}],
+        }),
+    );
     assert_eq!((event.time, event.index), (1_700_000_000_000_000, 0));
     assert_eq!(event.user, pseudonymizer().user_of("u1").0);
     assert_eq!(event.ids, [true; 4]);
@@ -81,9 +84,7 @@ fn the_events_of_a_record_have_ids_of_their_own_and_retries_the_same() {
         let out = decode_bytes(&spec(json!({}), source), record.to_string().as_bytes());
         out.events.iter().map(|e| Event::read(out.event_bytes(e)).unwrap().head.id).collect()
     };
-    let id_of = |field: &str| {
-        json!({"each": "list", "eventId": {"field": field, "dedupWithin": "1h"}, "events": [{"name": "a"}, {"name": "b"}]})
-    };
+    let id_of = |field: &str| json!({"each": "list", "eventId": {"field": field, "dedupWithin": "1h"}, "events": [{"name": "a"}, {"name": "b"}]});
     let whole = ids(id_of("id"), json!({"user": "u", "ts": 1, "id": 3, "list": [{}, {}]}));
     assert_eq!(whole.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
     let own = |list: Json| ids(id_of("list[].id"), json!({"user": "u", "ts": 1, "list": list}));
@@ -158,10 +159,13 @@ fn each_unrolls_an_array() {
             "events": [{"name": "click", "when": {"p.events[].type": "clicks"},
                 "fields": {"items": "p.events[].aid", "placement": "place"}}]}),
     );
-    let outcome = decode(&spec, json!({"p": {"events": [
+    let outcome = decode(
+        &spec,
+        json!({"p": {"events": [
         {"aid": 1, "ts": 10, "type": "clicks"}, {"aid": 2, "ts": "bad", "type": "clicks"}, {"type": "x"}, 5, null,
         {"bot": true}, {"ts": 20, "type": "clicks", "aid": "b"}, {"ts": 30, "type": "clicks"}]},
-        "session": "s", "place": "home", "locale": "fr"}));
+        "session": "s", "place": "home", "locale": "fr"}),
+    );
     let got = outcome.events.iter().map(|e| (e.index >> 8, e.time, e.items.first().map(|i| i.id.as_str())));
     assert_eq!(got.collect::<Vec<_>>(), [(0, 10_000, Some("1")), (6, 20_000, Some("b")), (7, 30_000, None)]);
     assert!(outcome.events.iter().all(|e| e.texts[0] == "home" && e.attributes == [(0, "text fr".to_owned())]));
@@ -189,10 +193,18 @@ fn lists_have_the_items_length() {
     assert_eq!(positions(json!({"i": ["a", 2], "p": [4, null], "v": [{"x": 1}, {}]})), [4, -1]);
     assert_eq!(positions(json!({"p": [1, 2]})), [0; 0]);
     assert_eq!(positions(json!({"i": [], "p": []})), [0; 0]);
-    for wrong in [json!({"i": ["a", "b"], "p": 4}), json!({"i": ["a", "b"], "p": [4]}), json!({"i": [], "p": [1]}),
-        json!({"i": {"a": 1}}), json!({"i": [["a"]]}), json!({"i": ["a"], "p": {}}), json!({"i": [true]}),
-        json!({"i": "a", "v": 7}), json!({"i": "a", "v": [7]}), json!({"i": "a", "p": "4"})]
-    {
+    for wrong in [
+        json!({"i": ["a", "b"], "p": 4}),
+        json!({"i": ["a", "b"], "p": [4]}),
+        json!({"i": [], "p": [1]}),
+        json!({"i": {"a": 1}}),
+        json!({"i": [["a"]]}),
+        json!({"i": ["a"], "p": {}}),
+        json!({"i": [true]}),
+        json!({"i": "a", "v": 7}),
+        json!({"i": "a", "v": [7]}),
+        json!({"i": "a", "p": "4"}),
+    ] {
         assert_eq!(reason(&spec, with(wrong.clone())), Reason::WrongType, "{wrong}");
     }
     for wrong in [json!({"i": "a", "p": -1}), json!({"i": "a", "p": 1.5}), json!({"i": "a", "p": 3_000_000_000_u32})] {
@@ -263,10 +275,18 @@ fn versions() {
             "versions": {"1": {"placement": "first"}, "3": {"placement": "third", "currency": {"const": "x"}}}}]}),
     );
     let record = json!({"user": 1, "ts": 1, "new": "new", "first": "first", "third": "third", "c": "c"});
-    for (version, placement, currency) in [(json!(0), "first", "c"), (json!(1), "first", "c"), (json!("1"), "first", "c"),
-        (json!(2), "third", "x"), (json!(3.0), "third", "x"), (json!(4), "new", "c"), (json!(1e300), "new", "c"),
-        (json!("four"), "new", "c"), (json!(null), "new", "c"), (json!([1]), "new", "c")]
-    {
+    for (version, placement, currency) in [
+        (json!(0), "first", "c"),
+        (json!(1), "first", "c"),
+        (json!("1"), "first", "c"),
+        (json!(2), "third", "x"),
+        (json!(3.0), "third", "x"),
+        (json!(4), "new", "c"),
+        (json!(1e300), "new", "c"),
+        (json!("four"), "new", "c"),
+        (json!(null), "new", "c"),
+        (json!([1]), "new", "c"),
+    ] {
         let mut record = record.clone();
         record["v"] = version.clone();
         let texts = one(&spec, record).texts;
@@ -295,15 +315,25 @@ fn times() {
     assert_eq!(at(json!(1_577_836_800)), Ok((1_577_836_800_000_000, false)));
     assert_eq!(at(json!(1_577_836_800.5)), Ok((1_577_836_800_500_000, true)));
     assert_eq!(at(json!("9999-12-31T23:59:59Z")), Ok((253_402_300_799_000_000, true)));
-    for (t, reason) in [(json!(1_546_300_799), Reason::TimeOutOfRange), (json!("0001-01-01T00:00:00Z"), Reason::TimeOutOfRange),
-        (json!(u64::MAX), Reason::TimeOutOfRange), (json!(i64::MIN), Reason::TimeOutOfRange),
-        (json!(-1e300), Reason::TimeOutOfRange), (json!("yesterday"), Reason::BadTime), (json!(""), Reason::BadTime),
-        (json!(true), Reason::WrongType), (json!([1]), Reason::WrongType), (json!(null), Reason::MissingField)]
-    {
+    for (t, reason) in [
+        (json!(1_546_300_799), Reason::TimeOutOfRange),
+        (json!("0001-01-01T00:00:00Z"), Reason::TimeOutOfRange),
+        (json!(u64::MAX), Reason::TimeOutOfRange),
+        (json!(i64::MIN), Reason::TimeOutOfRange),
+        (json!(-1e300), Reason::TimeOutOfRange),
+        (json!("yesterday"), Reason::BadTime),
+        (json!(""), Reason::BadTime),
+        (json!(true), Reason::WrongType),
+        (json!([1]), Reason::WrongType),
+        (json!(null), Reason::MissingField),
+    ] {
         assert_eq!(at(t.clone()), Err(reason), "{t}");
     }
     assert_eq!(time(json!({"field": "t"}), json!({"t": -1})), Err(Reason::TimeOutOfRange));
-    assert_eq!(time(json!({"field": "t"}), json!({"t": "2100-01-01T00:00:00.000001Z"})), Ok((4_102_444_800_000_001, true)));
+    assert_eq!(
+        time(json!({"field": "t"}), json!({"t": "2100-01-01T00:00:00.000001Z"})),
+        Ok((4_102_444_800_000_001, true))
+    );
     let calendar = json!({"fields": ["y", "m", "d"], "plus": "rowNumber", "unit": "s"});
     let of = |y: Json, m: Json, d: Json| time(calendar.clone(), json!({"y": y, "m": m, "d": d}));
     assert_eq!(of(json!(2008), json!("4"), json!(1.0)), Ok((1_207_008_000_000_000 + 7_000_000, false)));
@@ -331,8 +361,11 @@ fn users_are_pseudonyms_of_ids_or_rows() {
 #[test]
 fn of_equal_keys_the_last_counts() {
     let spec = click(json!({"placement": "a.b", "currency": "a.c", "items": "l[].x"}));
-    let out = decode_bytes(&spec, br#"{"ts":1,"ts":2,"user":"u","a":{"b":"1","c":"2"},"a":{"b":"3"},
-        "l":[{"x":1},{"x":2}],"l":[{"x":3,"x":4}]}"#);
+    let out = decode_bytes(
+        &spec,
+        br#"{"ts":1,"ts":2,"user":"u","a":{"b":"1","c":"2"},"a":{"b":"3"},
+        "l":[{"x":1},{"x":2}],"l":[{"x":3,"x":4}]}"#,
+    );
     let event = &plain(&out).events[0];
     assert_eq!((event.time, event.texts[0].as_str(), event.texts[2].as_str()), (2_000, "3", ""));
     assert_eq!(event.items.iter().map(|i| i.id.as_str()).collect::<Vec<_>>(), ["4"]);

@@ -153,7 +153,10 @@ fn items_with_too_many_attributes_are_rejected() {
 
 #[test]
 fn samples_tell_types_and_lengths_and_nothing_else() {
-    let out = decode_bytes(&shop(), br#"{"type":"click","user":"IDMARK","ts":[1,2],"d":17,"IDMARKED":{"x":"IDMARK"},"v":null}"#);
+    let out = decode_bytes(
+        &shop(),
+        br#"{"type":"click","user":"IDMARK","ts":[1,2],"d":17,"IDMARKED":{"x":"IDMARK"},"v":null}"#,
+    );
     let sample = out.sample(&out.rejects[0]);
     let expected = json!({"at": "ts", "found": {"user": "<text 6>", "ts": "<list 2>", "type": "<text 5>", "d": "<number 2>"},
         "leftOut": 0, "otherFields": 1, "bytes": 85});
