@@ -55,7 +55,6 @@ fn killed(run: &Run, rate: u64, seed: u64) -> Value {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn a_million_events_survive_twenty_kills() {
     let traced = Traced::new(1_000_000);
     assert_eq!(killed(&traced.run("killed"), 100_000, 1), traced.undisturbed);
@@ -63,7 +62,6 @@ fn a_million_events_survive_twenty_kills() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn more_kills_at_other_moments() {
     let traced = Traced::new(100_000);
     for seed in 2..4 {
@@ -74,7 +72,6 @@ fn more_kills_at_other_moments() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn threads_and_frames_do_not_matter() {
     let traced = Traced::new(100_000);
     traced.same("one thread", &["--threads", "1"]);
@@ -85,7 +82,6 @@ fn threads_and_frames_do_not_matter() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn read_order_does_not_matter() {
     let traced = Traced::new(100_000);
     for seed in ["1", "2", "3"] {
@@ -94,7 +90,6 @@ fn read_order_does_not_matter() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn eshop_survives_twenty_kills() {
     let folder = tempfile::tempdir().unwrap();
     let data = shared_data("eshop-clickstream/clicks-2008-04-to-06.csv.gz");
@@ -107,7 +102,6 @@ fn eshop_survives_twenty_kills() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn a_run_over_what_is_done_changes_nothing() {
     let traced = Traced::new(20_000);
     traced.same("undisturbed", &[]);

@@ -72,7 +72,6 @@ fn get(address: &str, path: &str) -> Option<String> {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn no_byte_written_holds_an_identity() {
     let folder = tempfile::tempdir().unwrap();
     let run = trace(folder.path());
@@ -114,7 +113,6 @@ fn no_byte_written_holds_an_identity() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn only_users_who_agree_have_a_row_also_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let run = trace(folder.path());

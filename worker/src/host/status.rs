@@ -95,11 +95,7 @@ impl Totals {
         self.future += counts.future;
         self.unconsented += counts.unconsented;
         self.ignored_attributes += counts.ignored_attributes;
-        for (name, n) in [
-            ("unknownType", counts.unknown_type),
-            ("dropped", counts.dropped),
-            ("empty", counts.empty),
-        ] {
+        for (name, n) in [("unknownType", counts.unknown_type), ("dropped", counts.dropped), ("empty", counts.empty)] {
             if n > 0 {
                 *self.skipped.entry(name).or_default() += n;
             }
