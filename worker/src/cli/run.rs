@@ -106,7 +106,7 @@ async fn supervise(host: Host, listener: Option<TcpListener>, quiet: bool) -> Re
     let failed = |e: std::io::Error| CliError::Other(format!("cannot listen for signals: {e}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut progress = Progress::start();
+    let mut progress = Progress::start(Totals::of(&host.statuses()).read);
     let mut ticks = interval(POLL);
     let mut updated = std::time::Instant::now();
     loop {
