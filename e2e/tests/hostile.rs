@@ -342,7 +342,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
         assert!(!running.ended_within(std::time::Duration::from_millis(1_500)));
         running.kill();
     }
-    let damaged = damage(&run.data, "checkpoints", "manifest");
+    let damaged = damage(&run.data, "/delta-", ".tmp");
     let name = damaged.file_name().unwrap().to_string_lossy().into_owned();
     let verified = run.other(&["checkpoints", "verify"]);
     assert!(!verified.status.success() && verified.stdout.contains(&name), "{name}: {verified:?}");

@@ -81,7 +81,7 @@ fn no_byte_written_holds_an_identity() {
     let mut metrics = String::new();
     running.until("metrics tell of rejects", || {
         metrics = get(&address, "/metrics").unwrap_or_default();
-        metrics.contains("rejected")
+        metrics.contains("malformed")
     });
     assert_clean("metrics", metrics.as_bytes());
     // Killed, so that a journal and half-written files are searched as well.
