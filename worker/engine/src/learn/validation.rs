@@ -89,7 +89,7 @@ impl BaseRate {
 }
 
 /// A prediction: log-odds, and what follows from them with one call of exp.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
     pub margin: f64,
     /// The part of the margin that is not the running base rate's.
