@@ -265,7 +265,18 @@ pub struct Event<'a> {
     attributes: &'a [u8],
 }
 
+/// Where the user stands in an event's bytes: behind sequence and times.
+const USER_AT: usize = 12 + 8 + 8;
+
 impl<'a> Event<'a> {
+    /// The user and the event id of an event that need not have been read before.
+    pub fn user_and_id(bytes: &[u8]) -> Option<(Pseudonym, u128)> {
+        let mut r = Reader::new(bytes.get(USER_AT..)?);
+        let user = Pseudonym(r.u128("user").ok()?);
+        r.u32("type, consent, reserved").ok()?;
+        Some((user, r.u128("event id").ok()?))
+    }
+
     /// Reads one event, without the length that stands before it, and checks all of it.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Corrupt> {
         let mut r = Reader::new(bytes);
