@@ -1,8 +1,8 @@
 //! The whole profile task on one thread: frames from memory in, examples out, with the fixed mix of 20 features.
 //!
-//! `cargo run --release -p millrace-engine --example bench_profile [ROUNDS]`. Four tasks take turns: 100,000 and 2 M
-//! users, each with the mix's model (impressions open joins, clicks label them, every impression becomes an example) and
-//! without. Times are this thread's on the CPU (Linux), so that a busy machine distorts them less.
+//! `cargo run --release -p millrace-engine --example bench_profile [ROUNDS [USERS]]`. Six tasks take turns: 100,000 and 2 M
+//! users, each with the mix's model (impressions open joins, clicks label them, every impression becomes an example),
+//! without it, and with it and the event ids of the last hour. Times are this thread's on the CPU (Linux), so that a busy machine distorts them less. With USERS, one size only, to look into with a profiler.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark")]
 
 use std::sync::Arc;
@@ -89,7 +89,8 @@ impl Task {
         let all: Vec<usize> = (0..kinds.len()).collect();
         let handle = outbox.register(Origin::of_profile(0), 1, Seq::START, &all);
         let profile = Profile::new(plan.clone(), &[Origin::of_source(0, 0)]);
-        let source = Source::new(mix::Events::new(users, &plan.names));
+        let events = mix::Events::new(users, &plan.names);
+        let source = Source::new(if plan.dedupe_micros > 0 { events.with_ids() } else { events });
         let outputs = kinds.len();
         Self { name, users, source, profile, outbox, handle, offset: 0, outputs, ns_per_event: Vec::new() }
     }
@@ -143,24 +144,31 @@ fn report(task: &mut Task) -> f64 {
 }
 
 fn main() {
-    let rounds: usize = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(11).max(1);
+    let argument = |n| std::env::args().nth(n).and_then(|text| text.parse::<u64>().ok());
+    let rounds = argument(1).unwrap_or(11).max(1);
+    let sizes = argument(2).map_or(USERS.to_vec(), |users| vec![users]);
     let whole = mix::spec().expect("the mix is right");
     let whole_features = whole.features.len();
     let mut without = whole.clone();
     without.models.clear();
     without.outcomes.clear();
-    let plans = [("with model and joins", whole), ("features only", without)]
+    let mut with_ids = whole.clone();
+    with_ids.sources[0].event_id =
+        serde_json::from_str(r#"{"field": "id", "dedupWithin": "1h"}"#).expect("as the spec has it");
+    let plans = [("with model and joins", whole), ("features only", without), ("with event ids too", with_ids)]
         .map(|(name, spec)| (name, Arc::new(Plan::compile(&spec).expect("compiles"))));
     println!("{} features, {} bytes of fixed cells a user", whole_features, plans[0].1.features.row_bytes());
     let mut tasks: Vec<Task> =
-        plans.iter().flat_map(|(name, plan)| USERS.map(|users| Task::new(plan, name, users))).collect();
+        plans.iter().flat_map(|(name, plan)| sizes.iter().map(|users| Task::new(plan, name, *users))).collect();
     tasks.iter_mut().for_each(Task::fill);
     for _ in 0..rounds {
         tasks.iter_mut().for_each(Task::round);
     }
-    for pair in tasks.chunks_mut(USERS.len()) {
-        let [few, many] = [0, 1].map(|at| report(&mut pair[at]));
-        println!("          2 M users are {:.2} times slower an event than 100,000", many / few);
+    for of_plan in tasks.chunks_mut(sizes.len()) {
+        let medians: Vec<f64> = of_plan.iter_mut().map(report).collect();
+        if let [few, many] = medians[..] {
+            println!("          2 M users are {:.2} times slower an event than 100,000", many / few);
+        }
     }
     for task in &mut tasks {
         let users = task.profile.users();

@@ -167,10 +167,12 @@ impl Joins {
     /// Reads the joins of the next timers of outcome `n`.
     fn warm_timers(&mut self, n: usize) {
         let joins = self.timers[n].iter().take(WARM_TIMERS).map(|timer| &self.slots[timer.slot as usize]);
-        let first = joins.clone().fold(0, |sum, join| sum ^ join.number ^ u64::from(join.fired));
-        let lines = |join: &OpenJoin| join.values.iter().step_by(64).fold(0, |sum, byte| sum ^ byte);
-        let all = joins.map(|join| lines(join) ^ join.text.as_bytes().first().map_or(0, |byte| *byte));
-        std::hint::black_box((first, all.fold(0, |sum, byte| sum ^ byte)));
+        let heads = joins.clone().fold(0, |sum, join| sum ^ join.number ^ u64::from(join.fired) ^ join.seq.offset);
+        let first = |bytes: &[u8]| bytes.first().copied().unwrap_or_default();
+        let items = |join: &OpenJoin| join.items.first().map_or(0, |item| item.labels);
+        let lines = |join: &OpenJoin| join.values.chunks(64).fold(first(join.text.as_bytes()), |sum, line| sum ^ first(line));
+        let bodies = joins.fold(0, |sum, join| sum ^ items(join) ^ u32::from(lines(join)));
+        std::hint::black_box((heads, bodies));
         self.warmed = WARM_TIMERS;
     }
 

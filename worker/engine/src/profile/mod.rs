@@ -55,6 +55,7 @@ struct Ahead {
     /// Records read ahead that have not been applied yet.
     left: usize,
     users: Vec<Pseudonym>,
+    ids: Vec<u128>,
     slots: Vec<Slot>,
 }
 
@@ -156,10 +157,12 @@ impl Profile {
     fn read_ahead(&mut self) {
         let Self { merge, users, joins, dedupe, ahead, .. } = self;
         ahead.users.clear();
+        ahead.ids.clear();
         for (user, id) in merge.upcoming().take(WARM_USERS).filter_map(Event::user_and_id) {
             ahead.users.push(user);
-            dedupe.warm(id);
+            ahead.ids.extend((id != 0).then_some(id));
         }
+        dedupe.warm(&ahead.ids);
         users.warm(ahead.users.iter().copied(), &mut ahead.slots);
         joins.warm_users(ahead.slots.iter().map(|slot| slot.0));
         ahead.left = ahead.users.len().max(1);
