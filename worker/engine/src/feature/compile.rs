@@ -186,7 +186,8 @@ impl One<'_> {
             plans.push(Plan::Keyed { cell, by });
         }
         if let Some(names) = &f.any_of {
-            plans.push(Plan::AnyOf(names.iter().map(|name| self.attribute(name)).collect::<Result<_, _>>()?));
+            let names = names.iter().flat_map(|pattern| crate::names::expand(pattern));
+            plans.push(Plan::AnyOf(names.map(|name| self.attribute(&name)).collect::<Result<_, _>>()?));
         }
         if let Some(name) = &f.attribute {
             plans.push(Plan::Attribute(self.attribute(name)?));
