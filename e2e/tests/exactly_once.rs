@@ -75,13 +75,19 @@ fn more_kills_at_other_moments() {
 
 #[test]
 #[ignore = "needs the binary"]
-fn threads_frames_and_read_order_do_not_matter() {
+fn threads_and_frames_do_not_matter() {
     let traced = Traced::new(100_000);
     traced.same("one thread", &["--threads", "1"]);
     traced.same("three threads", &["--threads", "3"]);
     traced.same("tiny frames", &["--frame-bytes", "1"]);
     traced.same("small frames", &["--frame-bytes", "700"]);
     traced.same("large frames", &["--frame-bytes", "1000000"]);
+}
+
+#[test]
+#[ignore = "needs the binary"]
+fn read_order_does_not_matter() {
+    let traced = Traced::new(100_000);
     for seed in ["1", "2", "3"] {
         traced.same(&format!("read order {seed}"), &["--read-order", seed]);
     }

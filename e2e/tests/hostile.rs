@@ -241,7 +241,9 @@ fn doubtful_records_and_garbage_stop_nothing() {
     setup.input("a.jsonl", &lines);
     let summary = setup.run().summary();
     adds_up(&summary);
-    assert!(count(&summary, "accepted") >= 2_000, "{summary}");
+    // A changed digit of a time can make what follows late.
+    assert!(count(&summary, "accepted") >= 1_000, "{summary}");
+    assert!(count(&summary, "accepted") + count(&summary, "late") >= 2_000, "{summary}");
 }
 
 #[test]
@@ -351,7 +353,8 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     }
     let damaged = damage(&run.data, "checkpoints", "manifest");
     let name = damaged.file_name().unwrap().to_string_lossy().into_owned();
-    run.other(&["checkpoints", "verify"]).refused(&[&name]);
+    let verified = run.other(&["checkpoints", "verify"]);
+    assert!(!verified.status.success() && verified.stdout.contains(&name), "{name}: {verified:?}");
     let ended = run.finish();
     assert!(ended.stderr.contains(&name), "the damaged file is not named: {}", ended.stderr);
     assert_eq!(result(&ended.summary()), undisturbed);

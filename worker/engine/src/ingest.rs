@@ -343,3 +343,6 @@ impl Position {
         Ok(Self { offset, byte, highest, counts })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -456,3 +456,6 @@ impl OpenJoin {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

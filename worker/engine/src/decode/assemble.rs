@@ -310,7 +310,7 @@ impl<'r> Column<'r> {
         let (field, val) = match self {
             Self::Absent => return Ok(None),
             Self::One(field, val) => (field, *val),
-            Self::Each(field, list) => (field, field.element(view, list[item])),
+            Self::Each(field, list) => (field, field.element(view, &list[item])),
         };
         value::number(val, view.csv).map_err(|r| (r, field.slot))
     }
@@ -363,7 +363,7 @@ impl<'r> Items<'r> {
         let val = match self.ids {
             Column::Absent => Val::Missing,
             Column::One(_, val) => val,
-            Column::Each(field, list) => field.element(self.view, list[i]),
+            Column::Each(field, list) => field.element(self.view, &list[i]),
         };
         let id = value::id(val, &mut buf).map_err(|r| (r, self.at))?.unwrap_or_default();
         if id.is_empty() {
@@ -394,7 +394,7 @@ impl<'r> Items<'r> {
         let mut bytes = 0;
         for (id, field) in self.attributes {
             let val = match field.read(self.view) {
-                Val::List(list) if list.len() == self.len => field.element(self.view, list[i]),
+                Val::List(list) if list.len() == self.len => field.element(self.view, &list[i]),
                 val => val,
             };
             let mut buf = TextBuf::new();

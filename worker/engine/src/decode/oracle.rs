@@ -144,7 +144,7 @@ fn text_of_number(json: &Json) -> String {
     match (json.as_i64(), json.as_u64(), json.as_f64()) {
         (Some(n), _, _) => n.to_string(),
         (_, Some(n), _) => n.to_string(),
-        (_, _, Some(n)) if n == 0.0 => "0".to_owned(),
+        (_, _, Some(0.0)) => "0".to_owned(),
         (_, _, Some(n)) if n.to_string().len() <= 40 => n.to_string(),
         (_, _, Some(n)) => format!("{n:e}"),
         _ => String::new(),
@@ -207,12 +207,12 @@ fn apply(rule: &FieldRule, found: Found) -> Found {
             Some(n @ 0..=1) => Found::One(Json::from(n == 1)),
             _ => Found::Wrong,
         },
-        (Some(Convert::Text), Found::One(json)) => Found::One(Json::from(text_of(&json))),
+        (Some(Convert::Text), Found::One(json @ Json::Bool(_))) => Found::One(Json::from(text_of(&json))),
         (_, other) => other,
     };
     match (converted, &rule.default) {
-        (Found::Missing, Some(default)) if rule.convert == Some(Convert::Text) => {
-            Found::One(Json::from(text_of(&scalar_json(default))))
+        (Found::Missing, Some(Scalar::Bool(b))) if rule.convert == Some(Convert::Text) => {
+            Found::One(Json::from(b.to_string()))
         }
         (Found::Missing, Some(default)) => Found::One(scalar_json(default)),
         (other, _) => other,
@@ -405,7 +405,14 @@ impl Oracle<'_> {
             TimeUnit::Us => n,
             TimeUnit::Ns => n / 1e3,
         };
-        let micros = match self.find(at, path) {
+        let found = match self.find(at, path) {
+            Found::One(Json::String(text)) => match serde_json::from_str::<Json>(&text) {
+                Ok(number @ Json::Number(_)) => Found::One(number),
+                _ => Found::One(Json::String(text)),
+            },
+            other => other,
+        };
+        let micros = match found {
             Found::Missing => return Err(Reason::MissingField),
             Found::One(Json::Number(n)) => match n.as_i64() {
                 Some(n) => match spec.unit {
@@ -478,6 +485,7 @@ impl Oracle<'_> {
                 continue;
             }
             let field = fields.attributes.get(name).cloned().unwrap_or(FieldRef::Path(name.clone()));
+            let as_text = rule(&field).convert == Some(Convert::Text);
             let found = match (self.read(at, &Some(field)), item) {
                 (Found::List(list), Some((i, len))) if list.len() == len => list[i].clone(),
                 (found, _) => found,
@@ -486,6 +494,7 @@ impl Oracle<'_> {
                 Found::Missing => continue,
                 Found::One(Json::Bool(b)) => format!("bool {b}"),
                 Found::One(Json::String(text)) if text.len() <= 255 => format!("text {text}"),
+                Found::One(json @ Json::Number(_)) if as_text => format!("text {}", text_of(&json)),
                 Found::One(json @ Json::Number(_)) => format!("number {:?}", number_of(&json).unwrap()),
                 _ => {
                     *ignored += 1;

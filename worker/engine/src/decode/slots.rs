@@ -118,14 +118,15 @@ pub(super) struct View<'r> {
 }
 
 impl<'r> View<'r> {
-    #[inline]
+    // Inlined, all of it, so that a value stays in registers: by way of memory it would cost a store-forwarding stall.
+    #[inline(always)]
     pub(super) fn get(&self, slot: Slot) -> Val<'r> {
-        self.val(self.slots.values[slot as usize])
+        self.val(&self.slots.values[slot as usize])
     }
 
-    #[inline]
-    pub(super) fn val(&self, raw: Raw) -> Val<'r> {
-        match raw {
+    #[inline(always)]
+    pub(super) fn val(&self, raw: &Raw) -> Val<'r> {
+        match *raw {
             Raw::Missing => Val::Missing,
             Raw::Wrong => Val::Wrong,
             Raw::Bool(b) => Val::Bool(b),
@@ -142,7 +143,7 @@ impl<'r> View<'r> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn text_at(text: &str, at: u32, len: u32) -> Val<'_> {
     text.get(at as usize..(at + len) as usize).map_or(Val::Wrong, Val::Text)
 }

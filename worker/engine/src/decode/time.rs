@@ -24,7 +24,7 @@ pub(super) fn of_float(n: f64, unit: TimeUnit) -> Option<i64> {
         TimeUnit::Ns => n / 1e3,
     });
     // 2^63 is the first number that does not fit.
-    (micros >= -9_223_372_036_854_775_808.0 && micros < 9_223_372_036_854_775_808.0).then_some(micros as i64)
+    (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&micros).then_some(micros as i64)
 }
 
 /// Text: a decimal number of units, or RFC 3339 with a space or a T, seconds, fraction and zone optional (none: UTC), or a

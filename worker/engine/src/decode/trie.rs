@@ -32,12 +32,31 @@ impl Node {
     pub(super) fn child(&self, key: &str) -> Option<NodeId> {
         let from = *self.lengths.get(key.len())?;
         let to = *self.lengths.get(key.len() + 1)?;
-        self.keys[from as usize..to as usize].iter().find(|(k, _)| **k == *key).map(|(_, id)| *id)
+        self.keys[from as usize..to as usize].iter().find(|(k, _)| same(k, key)).map(|(_, id)| *id)
     }
     /// The slots below this place.
     pub(super) fn below(&self) -> &[Slot] {
         &self.all[usize::from(self.slot.is_some()).min(self.all.len())..]
     }
+}
+
+/// Equality of texts that are short, as keys are: without a call.
+#[inline]
+pub(super) fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    // First and last words, which overlap.
+    if let (Some(a_head), Some(b_head)) = (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        return a_head == b_head
+            && (a.len() > 16 || a.last_chunk::<8>() == b.last_chunk())
+            && (a.len() <= 16 || a == b);
+    }
+    if let (Some(a_head), Some(b_head)) = (a.first_chunk::<4>(), b.first_chunk::<4>()) {
+        return a_head == b_head && a.last_chunk::<4>() == b.last_chunk();
+    }
+    a.iter().zip(b).all(|(a, b)| a == b)
 }
 
 /// The array that is unrolled.
@@ -210,5 +229,25 @@ impl Node {
         self.keys.sort_by(|(a, _), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
         let longest = self.keys.last().map_or(0, |(k, _)| k.len());
         self.lengths = (0..=longest + 1).map(|len| self.keys.partition_point(|(k, _)| k.len() < len) as u16).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::same;
+
+    proptest! {
+        #[test]
+        fn same_is_equality(a in "[ab]{0,20}", b in "[ab]{0,20}", at in any::<prop::sample::Index>()) {
+            prop_assert_eq!(same(&a, &b), a == b);
+            prop_assert!(same(&a, &a.clone()));
+            if !a.is_empty() {
+                let mut other = a.clone().into_bytes();
+                other[at.index(a.len())] ^= 3;
+                prop_assert!(!same(&a, std::str::from_utf8(&other).unwrap()));
+            }
+        }
     }
 }

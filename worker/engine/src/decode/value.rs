@@ -6,6 +6,7 @@ use super::{
     number::{self, TextBuf},
     reject::Reason,
     slots::{Raw, Slot, Val, View},
+    trie::same,
 };
 use crate::event::Value;
 
@@ -29,9 +30,10 @@ impl Constant {
     }
 
     /// JSON: same type and value. CSV, where all is text: the number that it reads as, and `true` in any case.
+    #[inline]
     fn equals(&self, val: Val<'_>, csv: bool) -> bool {
         match (self, val) {
-            (Self::Text(wanted), Val::Text(text)) => wanted == text,
+            (Self::Text(wanted), Val::Text(text)) => same(wanted, text),
             (Self::Bool(wanted), Val::Bool(b)) => *wanted == b,
             (Self::Number(wanted), Val::Int(n)) => *wanted == n as f64,
             (Self::Number(wanted), Val::UInt(n)) => *wanted == n as f64,
@@ -59,6 +61,7 @@ impl Condition {
     }
 }
 
+#[inline]
 pub(super) fn all_hold(conditions: &[Condition], view: View<'_>) -> bool {
     conditions.iter().all(|condition| condition.holds(view))
 }
@@ -80,7 +83,7 @@ impl Field {
     }
 
     /// The field's value. A list comes as it is: [`Field::element`] reads its elements.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read<'r>(&'r self, view: View<'r>) -> Val<'r> {
         match self.slot.map_or(Val::Missing, |slot| view.get(slot)) {
             list @ Val::List(_) => list,
@@ -89,18 +92,21 @@ impl Field {
     }
 
     /// One element of a list that the field is.
-    #[inline]
-    pub(super) fn element<'r>(&'r self, view: View<'r>, raw: Raw) -> Val<'r> {
+    #[inline(always)]
+    pub(super) fn element<'r>(&'r self, view: View<'r>, raw: &Raw) -> Val<'r> {
         self.apply(view.val(raw))
     }
 
-    #[inline]
+    #[inline(always)]
     fn apply<'r>(&'r self, val: Val<'r>) -> Val<'r> {
-        let plain = self.map.is_empty() && self.convert.is_none();
-        let val = if plain { val } else { self.converted(self.mapped(val)) };
-        match (val, &self.otherwise) {
+        if self.map.is_empty() && self.convert.is_none() && self.otherwise.is_none() { val } else { self.rules(val) }
+    }
+
+    fn rules<'r>(&'r self, val: Val<'r>) -> Val<'r> {
+        match (self.converted(self.mapped(val)), &self.otherwise) {
+            (Val::Missing, Some(otherwise)) if self.convert == Some(Convert::Text) => self.converted(otherwise.val()),
             (Val::Missing, Some(otherwise)) => otherwise.val(),
-            _ => val,
+            (val, _) => val,
         }
     }
 
@@ -129,7 +135,8 @@ impl Field {
             (Some(Convert::Boolean), Val::Text(text)) => boolean(text).map_or(Val::Wrong, Val::Bool),
             (Some(Convert::Boolean), Val::Int(n @ 0..=1)) => Val::Bool(n == 1),
             (Some(Convert::Boolean), Val::Int(_) | Val::UInt(_) | Val::Float(_)) => Val::Wrong,
-            // To text: whoever takes the value as text does it.
+            (Some(Convert::Text), Val::Bool(b)) => Val::Text(if b { "true" } else { "false" }),
+            // Numbers to text: whoever takes the value as text does it.
             _ => val,
         }
     }
@@ -166,7 +173,7 @@ fn boolean(text: &str) -> Option<bool> {
 }
 
 /// Text, or the decimal text of a number, or `true` and `false`.
-#[inline]
+#[inline(always)]
 pub(super) fn text<'t>(val: Val<'t>, buf: &'t mut TextBuf) -> Result<Option<&'t str>, Reason> {
     match val {
         Val::Missing => Ok(None),
@@ -180,7 +187,7 @@ pub(super) fn text<'t>(val: Val<'t>, buf: &'t mut TextBuf) -> Result<Option<&'t 
 }
 
 /// The text of an id: as [`text`], but a boolean is none.
-#[inline]
+#[inline(always)]
 pub(super) fn id<'t>(val: Val<'t>, buf: &'t mut TextBuf) -> Result<Option<&'t str>, Reason> {
     match val {
         Val::Bool(_) => Err(Reason::WrongType),
@@ -189,7 +196,7 @@ pub(super) fn id<'t>(val: Val<'t>, buf: &'t mut TextBuf) -> Result<Option<&'t st
 }
 
 /// A finite number. Text is one only in CSV (elsewhere it takes `convert: number`).
-#[inline]
+#[inline(always)]
 pub(super) fn number(val: Val<'_>, csv: bool) -> Result<Option<f64>, Reason> {
     match val {
         Val::Missing => Ok(None),

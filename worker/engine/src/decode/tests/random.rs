@@ -29,27 +29,73 @@ fn value() -> impl Strategy<Value = Json> {
     })
 }
 
-fn record() -> impl Strategy<Value = Json> {
-    let good_list = prop::collection::vec((scalar(), scalar(), value()), 0..4).prop_map(|elements| {
-        Json::from(elements.into_iter().map(|(a, b, c)| json!({"a": a, "b": b, "c": c, "ts": 7})).collect::<Vec<_>>())
-    });
-    let time = prop_oneof![
-        6 => (0..1_000_000i64).prop_map(Json::from),
-        2 => any::<i64>().prop_map(Json::from),
-        2 => prop::sample::select(vec![json!(0.5), json!(1e300), json!("2020-02-29T01:02:03.456789Z"), json!("x"), json!(-1.5)]),
+/// What is an id, and nearly always one that is allowed.
+fn id() -> impl Strategy<Value = Json> {
+    prop_oneof![
+        20 => prop::sample::select(vec![json!("a"), json!("b"), json!(1), json!("1"), json!(2.0), json!("x\"y")]),
+        1 => scalar(),
+    ]
+}
+
+/// What is a position, a quantity, a value and a propensity all in one.
+fn number() -> impl Strategy<Value = Json> {
+    prop_oneof![20 => Just(json!(1)), 3 => Just(Json::Null), 1 => Just(json!(0.25)), 1 => scalar()]
+}
+
+/// A value that fits where `key` is looked for, or (rarely) any.
+fn fitting(key: &'static str) -> impl Strategy<Value = (String, Json)> {
+    let fits = match key {
+        "a" | "user" => id().boxed(),
+        "b" => number().boxed(),
+        "c" => prop_oneof![id(), prop::collection::vec(id(), 1..3).prop_map(Json::from)].boxed(),
+        _ => (id(), number()).prop_map(|(a, b)| json!({"a": a, "b": b})).boxed(),
+    };
+    prop_oneof![20 => fits, 1 => value()].prop_map(move |value| (key.to_owned(), value))
+}
+
+fn time() -> impl Strategy<Value = Json> {
+    prop_oneof![
+        20 => (0..1_000_000i64).prop_map(Json::from),
+        2 => Just(json!("2020-02-29T01:02:03.456789Z")),
+        1 => any::<i64>().prop_map(Json::from),
+        1 => prop::sample::select(vec![json!(0.5), json!(1e300), json!("x"), json!(-1.5)]),
         1 => value(),
-    ];
-    let list = prop_oneof![3 => good_list, 1 => value()];
-    (prop::collection::vec((key(), value()), 0..5), list, time, scalar(), prop::option::of(0..5u32)).prop_map(
-        |(fields, list, time, user, version)| {
+    ]
+}
+
+fn record() -> impl Strategy<Value = Json> {
+    let elements = prop::collection::vec((id(), number(), value(), time()), 1..4).prop_map(|elements| {
+        let elements = elements.into_iter().map(|(a, b, c, ts)| json!({"a": a, "b": b, "c": c, "ts": ts}));
+        Json::from(elements.collect::<Vec<_>>())
+    });
+    let list = prop_oneof![8 => elements, 1 => value()];
+    let fields = ["a", "b", "c", "item", "user"].map(fitting);
+    (fields, list, time(), prop::option::of(0..5u32), prop::option::of(key())).prop_map(
+        |(fields, list, time, version, without)| {
             let mut record: Json = fields.into_iter().collect();
             record["list"] = list;
             record["ts"] = time;
-            record["user"] = user;
             record["v"] = json!(version);
+            if let Some(key) = without {
+                record.as_object_mut().unwrap().remove(&key);
+            }
             record
         },
     )
+}
+
+/// The value of one field, one of all elements, or (rarely) anything.
+fn fitting_field(name: &'static str, listed: bool) -> impl Strategy<Value = (String, Json)> {
+    let paths = match name {
+        "items" if listed => vec!["list[].a"],
+        "items" => vec!["a", "a", "a", "c", "c[]"],
+        "positions" | "quantities" | "values" | "propensities" if listed => vec!["list[].b"],
+        "positions" | "quantities" | "values" | "propensities" => vec!["b"],
+        "value" => vec!["b", "item.b"],
+        _ => vec!["a", "item.a"],
+    };
+    let fits = prop::sample::select(paths).prop_map(Json::from);
+    prop_oneof![20 => fits, 1 => field()].prop_map(move |field| (name.to_owned(), field))
 }
 
 fn path() -> impl Strategy<Value = &'static str> {
@@ -96,15 +142,20 @@ fn when() -> impl Strategy<Value = Json> {
         Just(json!("a")),
         Just(json!(1)),
         Just(json!(true)),
-        Just(json!(["a", 0.25, "1"])),
-        Just(json!([0, "", "b"]))
+        Just(json!(["a", "b", 1, "1"])),
+        Just(json!([0.25, "", 2]))
     ];
-    prop::collection::btree_map(path(), values, 0..2)
-        .prop_map(|m| m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+    let some = prop::collection::btree_map(path(), values, 1..2)
+        .prop_map(|m| m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Json>());
+    prop_oneof![3 => Just(json!({})), 2 => some]
 }
 
 fn fields() -> impl Strategy<Value = Json> {
-    let names = prop::sample::select(vec![
+    any::<bool>().prop_flat_map(fields_of)
+}
+
+fn fields_of(listed: bool) -> impl Strategy<Value = Json> {
+    let names = [
         "decision",
         "placement",
         "basket",
@@ -115,10 +166,11 @@ fn fields() -> impl Strategy<Value = Json> {
         "quantities",
         "values",
         "propensities",
-    ]);
+    ];
+    let fields = names.map(|name| prop::option::weighted(0.4, fitting_field(name, listed)));
     let attributes = prop::collection::btree_map(prop::sample::select(vec!["x", "item.a", "item.b"]), field(), 0..3);
-    (prop::collection::btree_map(names, field(), 0..6), attributes).prop_map(|(fields, attributes)| {
-        let mut fields: Json = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    (fields, attributes).prop_map(|(fields, attributes)| {
+        let mut fields: Json = fields.into_iter().flatten().collect();
         fields["attributes"] = attributes.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         fields
     })
@@ -139,22 +191,23 @@ fn pipeline() -> impl Strategy<Value = PipelineSpec> {
         json!({"event": "consent", "grantedIf": {"a": true, "b": 1}}),
         json!({"field": "a", "grantedIf": {"a": "a"}}),
     ]);
-    let user = prop::sample::select(vec![json!({"field": "user"}), json!({"rowNumber": true}), json!({"field": "a"})]);
+    let user =
+        prop::sample::select(vec![json!({"field": "user"}), json!({"rowNumber": true}), json!({"field": "item.a"})]);
     let unit = prop::sample::select(vec!["s", "ms", "us", "ns"]);
     let events = prop::collection::vec(mapping(), 1..4);
-    let drop = prop::collection::vec(when().prop_filter("all", |w| w != &json!({})), 0..2);
+    let drop = prop::option::weighted(0.2, when().prop_filter("all", |w| w != &json!({})));
     let id = prop::option::of(path());
     let common = (
         prop::option::of(field()),
         prop::option::of(field()),
-        prop::option::of(prop::sample::select(vec!["list", "a.b"])),
+        prop::option::of(prop::sample::select(vec!["list", "list", "list", "a.b"])),
     );
     (consent, user, unit, events, drop, id, common).prop_filter_map(
         "paths that cannot be",
         |(consent, user, unit, events, drop, id, (platform, session, each))| {
             let time = if each == Some("list") { "list[].ts" } else { "ts" };
-            let mut source =
-                json!({"eventTime": {"field": time, "unit": unit}, "events": events, "drop": drop, "version": "v"});
+            let mut source = json!({"eventTime": {"field": time, "unit": unit}, "events": events, "version": "v",
+                "drop": drop.into_iter().collect::<Vec<_>>()});
             for (name, field) in [("platform", platform), ("session", session), ("each", each.map(Json::from))] {
                 if let Some(field) = field {
                     source[name] = field;

@@ -1,0 +1,152 @@
+use millrace_crds::load;
+
+use super::*;
+use crate::{
+    event::Event,
+    frame::{Frame, Kind},
+    plan::Plan,
+    privacy::{Key, Pseudonymizer},
+};
+
+const PIPELINE: &str = r#"
+apiVersion: millrace.dev/v1alpha1
+kind: PersonalizationPipeline
+metadata: {name: t}
+spec:
+  partitions: 1
+  ordering: {maxSkew: 1s}
+  privacy:
+    pseudonymKeys: {file: k, active: k}
+    user: {field: u}
+    consent: {event: consent, grantedIf: {ok: true}}
+  sources:
+  - name: s
+    file: {path: x}
+    format: Json
+    eventTime: {field: t, unit: ms, maxOutOfOrderness: 100ms, notAfter: "1970-01-02T00:00:00Z"}
+    events:
+    - {name: consent, when: {type: consent}}
+    - {name: view, when: {type: view}}
+"#;
+
+struct Rig {
+    ingest: Ingest,
+    outbox: Outbox,
+    out: Handle,
+}
+
+fn rig_at(position: Position) -> Rig {
+    let valid = load(PIPELINE).unwrap();
+    let plan = Plan::compile(valid.spec()).unwrap();
+    let keys = Pseudonymizer::new(&Key::new("k", [7; 16]));
+    let (ingest, decoder) = plan.ingest(valid.spec(), 0, valid.max_skew(), &keys).unwrap();
+    let mut outbox = Outbox::new(1, &[Kind::Events, Kind::DeadLetters]);
+    let origin = Origin::of_source(0, 0);
+    let out = outbox.register(origin, 1, Seq::end_of(position.offset), &[0, 1]);
+    Rig { ingest: Ingest::new(ingest, origin, decoder, position), outbox, out }
+}
+
+fn rig() -> Rig {
+    rig_at(Position::default())
+}
+
+impl Rig {
+    fn read_when(&mut self, record: &str, lowest: Time) {
+        let byte = self.ingest.position().byte + record.len() as u64 + 1;
+        self.ingest.read(Input::Record(record.as_bytes()), byte, lowest, &mut self.outbox, &self.out);
+    }
+    fn read(&mut self, record: &str) {
+        self.read_when(record, Time::MAX);
+    }
+    fn view(&mut self, ms: i64) {
+        self.read(&format!(r#"{{"type":"view","u":"a","t":{ms}}}"#));
+    }
+    /// What was sent since: (time in the merge, stated time) in ms, and the watermark.
+    fn sent(&mut self) -> (Vec<(i64, i64)>, Time) {
+        let bytes = self.outbox.cut(0).unwrap();
+        let frame = Frame::read(&bytes, Kind::Events).unwrap();
+        let section = frame.sections().next().unwrap().unwrap();
+        let event = |bytes| {
+            let event = Event::read(bytes).unwrap();
+            (event.head.time.0.div_euclid(1000), event.head.stated.0 / 1000)
+        };
+        (section.records().map(|r| event(r.unwrap().bytes)).collect(), section.head.progress.watermark)
+    }
+    fn reasons(&mut self) -> Vec<String> {
+        let Some(bytes) = self.outbox.cut(1) else { return Vec::new() };
+        let frame = Frame::read(&bytes, Kind::DeadLetters).unwrap();
+        let section = frame.sections().next().unwrap().unwrap();
+        section.records().map(|r| DeadLetter::read(r.unwrap().bytes).unwrap().reason.to_owned()).collect()
+    }
+}
+
+#[test]
+fn lateness_is_judged_against_the_highest_time_before() {
+    let mut rig = rig();
+    [1_000, 900, 899, 2_000, 1_900, 1_899].into_iter().for_each(|ms| rig.view(ms));
+    let (events, watermark) = rig.sent();
+    assert_eq!(events, [(1_000, 1_000), (900, 900), (2_000, 2_000), (1_900, 1_900)]);
+    assert_eq!(watermark, Time(1_900_000 - 1), "what is equally old still comes");
+    assert_eq!((rig.ingest.position().counts.late, rig.reasons()), (2, vec!["late".into(), "late".into()]));
+}
+
+#[test]
+fn what_comes_from_the_future_moves_no_watermark() {
+    let mut rig = rig();
+    rig.view(1_000);
+    rig.view(86_400_001);
+    rig.view(950);
+    let (events, watermark) = rig.sent();
+    assert_eq!((events.len(), watermark), (2, Time(899_999)));
+    assert_eq!((rig.ingest.position().counts.future, rig.reasons()), (1, vec!["future".into()]));
+}
+
+#[test]
+fn a_withdrawal_is_neither_late_nor_from_the_future_and_a_grant_is_both() {
+    for (stated, ok, sent) in
+        [(10, false, true), (86_400_001, false, true), (10, true, false), (86_400_001, true, false)]
+    {
+        let mut rig = rig();
+        rig.view(1_000);
+        rig.read(&format!(r#"{{"type":"consent","u":"a","t":{stated},"ok":{ok}}}"#));
+        let (events, watermark) = rig.sent();
+        // It stands just above its origin's watermark, wherever that is read.
+        let expected = [(1_000, 1_000), (900, stated)];
+        assert_eq!(events, expected[..1 + usize::from(sent)], "{stated} {ok}");
+        assert_eq!(watermark, Time(899_999), "and moves no watermark");
+    }
+}
+
+#[test]
+fn what_is_too_far_ahead_is_held_and_still_moves_its_own_watermark() {
+    let mut rig = rig();
+    rig.read_when(r#"{"type":"view","u":"a","t":5000}"#, Time(0));
+    assert!(rig.ingest.is_holding());
+    assert_eq!(rig.ingest.committed().offset, 0, "a checkpoint stands before it");
+    assert_eq!(rig.sent(), (vec![], Time(4_899_999)), "so that two origins never wait for each other for ever");
+    assert!(!rig.ingest.release(Time(3_999_999), &mut rig.outbox, &rig.out));
+    assert!(rig.ingest.release(Time(4_000_000), &mut rig.outbox, &rig.out));
+    assert_eq!(rig.sent().0, [(5_000, 5_000)]);
+    assert_eq!(rig.ingest.committed().offset, 1);
+}
+
+#[test]
+fn a_restart_judges_as_before() {
+    let records: Vec<i64> = (0..60).map(|n| (n * 7_919) % 997 + n * 20).collect();
+    let mut whole = rig();
+    records.iter().for_each(|ms| whole.view(*ms));
+    let expected = whole.sent();
+    for cut in 0..records.len() {
+        let mut first = rig();
+        records[..cut].iter().for_each(|ms| first.view(*ms));
+        let mut events = if cut > 0 { first.sent().0 } else { Vec::new() };
+        let mut saved = Vec::new();
+        first.ingest.committed().write(&mut saved);
+        let mut second = rig_at(Position::read(&mut Reader::new(&saved)).unwrap());
+        records[cut..].iter().for_each(|ms| second.view(*ms));
+        let (rest, watermark) = second.sent();
+        events.extend(rest);
+        assert_eq!((events, watermark), expected, "cut at {cut}");
+        assert_eq!(second.ingest.position(), whole.ingest.position());
+    }
+}
