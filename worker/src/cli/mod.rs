@@ -51,10 +51,16 @@ enum Command {
     #[command(
         after_help = "Exit code 2: the pipeline is not valid.\n\nExample:\n  millrace validate pipeline.yaml --output json"
     )]
-    Validate { pipeline: PathBuf },
+    Validate {
+        /// The pipeline's YAML file.
+        pipeline: PathBuf,
+    },
     /// Say in words what a pipeline reads, drops, keeps, joins and learns from.
     #[command(after_help = "Example:\n  millrace explain examples/eshop-clickstream/pipeline.yaml")]
-    Explain { pipeline: PathBuf },
+    Explain {
+        /// The pipeline's YAML file.
+        pipeline: PathBuf,
+    },
     /// Rebuild profiles and models from the log and compare them with the checkpoints.
     #[command(
         after_help = "Not while a run has the folder. Exit code 3: something differs.\n\nExamples:\n  millrace replay --data millrace-data\n  \
