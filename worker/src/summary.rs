@@ -41,13 +41,15 @@ pub struct Summary {
 pub struct Events {
     /// Records of the sources.
     pub read: u64,
-    /// Events found in them that could be read and had a user who may be known.
+    /// Events that they yielded: each is accepted, late, future, duplicate or, for want of a consent event, unconsented.
     pub found: u64,
     pub accepted: u64,
     pub late: u64,
     pub future: u64,
     pub duplicate: u64,
+    /// Records of users who are not logged in or refused, and events before any consent event.
     pub unconsented: u64,
+    /// By reason. As `skipped`, in records or, with `each`, in elements.
     pub rejected: BTreeMap<&'static str, u64>,
     pub skipped: BTreeMap<&'static str, u64>,
     /// Attributes of a wrong shape in what was accepted: they counted as missing.

@@ -145,10 +145,6 @@ impl Ingest {
         }
     }
 
-    /// The header of a CSV file.
-    pub fn decoder(&mut self) -> &mut Decoder {
-        &mut self.decoder
-    }
     pub fn position(&self) -> &Position {
         &self.position
     }

@@ -29,13 +29,13 @@ pub struct RunArgs {
     /// Read at most so many records a second, over all sources.
     #[arg(long, value_name = "N", value_parser = parse_rate)]
     max_rate: Option<f64>,
-    /// Read a source from another place than the file says: a file, a folder or a pattern.
+    /// Read a source from another place than the pipeline says: a file, a folder or a pattern (in quotes).
     #[arg(long, value_name = "NAME=PATH", value_parser = parse_source)]
     source: Vec<(String, PathBuf)>,
     /// Folder of the log and the checkpoints.
     #[arg(long, default_value = "millrace-data", env = "MILLRACE_DATA", value_name = "DIR")]
     data: PathBuf,
-    /// Serve /metrics, /healthz and /readyz there.
+    /// Serve /metrics, /healthz and /readyz there: an IP address and a port, such as 127.0.0.1:9090.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_address: Option<SocketAddr>,
     /// Engine threads. Default: one for each core. Results do not depend on it.

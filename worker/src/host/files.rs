@@ -34,8 +34,6 @@ pub struct FilePosition {
 }
 
 impl FilePosition {
-    pub const START: Option<FilePosition> = None;
-
     pub fn restore(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let checkpoint = Checkpoint::read(bytes, TaskKind::Ingest)?;
         let position = Position::read(&mut Reader::new(checkpoint.section(POSITION)?))?;
@@ -137,6 +135,9 @@ impl FileIngest {
         if position.byte > lines.byte() {
             lines = Lines::open(&plan.path, position.byte, None)?;
         }
+        if !plan.finite {
+            lines.follow();
+        }
         let ingest = Ingest::new(ingest, plan.origin, decoder, position);
         shared.watermarks.publish(plan.number, ingest.watermark(), OriginState::Active);
         Ok(Self {
@@ -174,7 +175,7 @@ impl FileIngest {
         }
         let allowed = self.shared.pacer.allow(wanted);
         let mut read = 0;
-        while read < allowed {
+        while read < allowed && (read == 0 || !outbox.is_full()) {
             let next = self.lines.advance();
             let next_byte = self.lines.byte();
             let input = match &next {
