@@ -5,7 +5,7 @@ mod common;
 
 use std::{path::Path, time::Duration};
 
-use common::{Run, count, example, result, shared_data};
+use common::{Run, count, example, has_datasets, result, shared_data};
 use millrace_e2e::{
     rng::Rng,
     trace::{TraceConfig, write_trace},
@@ -100,6 +100,9 @@ fn read_order_does_not_matter() {
 
 #[test]
 fn eshop_survives_twenty_kills() {
+    if !has_datasets() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let data = shared_data("eshop-clickstream/clicks-2008-04-to-06.csv.gz");
     let run = |name: &str| {

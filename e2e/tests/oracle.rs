@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{Run, count, example, shared_data};
+use common::{Run, count, example, has_datasets, shared_data};
 use millrace_e2e::{
     oracle::{Oracle, OracleExample, OracleResult, OracleValue, parse_rfc3339},
     trace::{TraceConfig, write_trace},
@@ -120,6 +120,9 @@ fn real(name: &str, source: &str, path: &Path) {
 
 #[test]
 fn real_data() {
+    if !has_datasets() {
+        return;
+    }
     real("eshop-clickstream", "clicks", &shared_data("eshop-clickstream/clicks-2008-04-to-06.csv.gz"));
     real("open-bandit", "recommendations", &shared_data("open-bandit").join("*/all/all.csv.gz"));
     real("otto", "sessions", &shared_data("otto/train.jsonl"));
