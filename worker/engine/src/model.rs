@@ -116,6 +116,7 @@ impl ModelTask {
             (task.late, task.offset) = (r.u64("late")?, r.u64("log offset")?);
             task.merge = Merge::read(Kind::Examples, &mut Reader::new(part.section(MERGE)?))?;
         }
+        task.model.mark_clean();
         Ok(task)
     }
 }

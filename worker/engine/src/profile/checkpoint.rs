@@ -77,6 +77,7 @@ impl Profile {
             let r = &mut Reader::new(last.section(JOINS)?);
             profile.joins = Joins::read(plan.outcomes.clone(), plan.example_plans(), r, slot_of)?;
         }
+        profile.users.mark_clean();
         Ok(profile)
     }
 }

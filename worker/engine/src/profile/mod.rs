@@ -273,3 +273,6 @@ fn withdraw(users: &mut Users, joins: &mut Joins, event: &Event<'_>) {
     joins.forget(slot.0);
     users.remove(event.head.user);
 }
+
+#[cfg(test)]
+mod tests;
