@@ -93,7 +93,6 @@ fn compare_model(model: &str, columns: &[String], oracle: &[OracleExample], mut 
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn trace_with_feature_values() {
     let folder = tempfile::tempdir().unwrap();
     let config = TraceConfig { seed: 3, events: 100_000, users: 3_000, ..TraceConfig::default() };
@@ -104,7 +103,6 @@ fn trace_with_feature_values() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn trace_of_a_million() {
     let folder = tempfile::tempdir().unwrap();
     write_trace(folder.path(), &TraceConfig::default()).unwrap();
@@ -121,7 +119,6 @@ fn real(name: &str, source: &str, path: &Path) {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn real_data() {
     real("eshop-clickstream", "clicks", &shared_data("eshop-clickstream/clicks-2008-04-to-06.csv.gz"));
     real("open-bandit", "recommendations", &shared_data("open-bandit").join("*/all/all.csv.gz"));

@@ -18,7 +18,6 @@ fn run(name: &str, source: &str, path: &Path, folder: &Path) -> Run {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn eshop_reaches_the_reference() {
     let folder = tempfile::tempdir().unwrap();
     let file = shared_data("eshop-clickstream/clicks-2008-04-to-06.csv.gz");
@@ -39,7 +38,6 @@ fn eshop_reaches_the_reference() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn otto_matches_seven_of_ten_orders() {
     let folder = tempfile::tempdir().unwrap();
     let summary = run("otto", "sessions", &shared_data("otto/train.jsonl"), folder.path()).summary();
@@ -48,7 +46,6 @@ fn otto_matches_seven_of_ten_orders() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn open_bandit_equals_the_files_and_warns_of_the_leak() {
     let folder = tempfile::tempdir().unwrap();
     let pattern = shared_data("open-bandit").join("*/all/all.csv.gz");
@@ -88,7 +85,6 @@ fn header() -> String {
 
 /// Judged at every 1,000 examples: by runs over the first 1,000, 2,000, ... impressions.
 #[test]
-#[ignore = "needs the binary"]
 fn open_bandit_is_never_worse_than_the_base_rate() {
     let (rows, header) = (rows(), header());
     for n in (1_000..=rows.len()).step_by(1_000) {

@@ -23,7 +23,7 @@ const TERMINAL_EVERY: Duration = Duration::from_millis(500);
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
 impl Progress {
-    /// `read`: records that earlier runs read.
+    /// `read`: records that were read before, by earlier runs.
     pub fn start(read: u64) -> Self {
         let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
@@ -46,7 +46,7 @@ impl Progress {
             self.lines = view.len();
             writeln!(err, "{up}{}", view.join("\n"))
         } else {
-            writeln!(err, "{}", view.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" | "))
+            writeln!(err, "{}", view.join(" | "))
         };
         let _ = drawn; // nobody looks
     }

@@ -52,6 +52,8 @@ pub struct Events {
     /// By reason. As `skipped`, in records or, with `each`, in elements.
     pub rejected: BTreeMap<&'static str, u64>,
     pub skipped: BTreeMap<&'static str, u64>,
+    /// Attributes of a wrong shape in what was accepted: they counted as missing.
+    pub ignored_attributes: u64,
 }
 
 #[derive(Serialize)]
@@ -116,6 +118,7 @@ impl Summary {
                 unconsented: totals.unconsented,
                 rejected: totals.rejected,
                 skipped: totals.skipped,
+                ignored_attributes: totals.ignored_attributes,
             },
         }
     }
@@ -161,6 +164,9 @@ impl fmt::Display for Summary {
         }
         if !e.skipped.is_empty() {
             writeln!(f, "  skipped        {:>12}   {}", e.skipped.values().sum::<u64>(), counts(&e.skipped))?;
+        }
+        if e.ignored_attributes > 0 {
+            writeln!(f, "  attributes of a wrong shape, taken as missing: {}", e.ignored_attributes)?;
         }
         if let Some(reason) = &self.consent_assumed {
             writeln!(f, "  consent was assumed: {reason}")?;

@@ -49,7 +49,7 @@ fn run(
         features.update(&mut users.row_mut(slot), &event);
     }
     let mut spent: [Vec<Duration>; 3] = Default::default();
-    let mut values = Vec::new();
+    let (mut values, mut warmed) = (Vec::new(), Vec::new());
     for _ in 0..EVENTS / CHUNK {
         let mut frame = Vec::new();
         (0..CHUNK).for_each(|_| events.write(&mut frame));
@@ -58,7 +58,7 @@ fn run(
         spent[0].push(start.elapsed());
         let start = Instant::now();
         for batch in decoded.chunks(WARM_USERS) {
-            users.warm(batch.iter().map(|event| event.head.user));
+            users.warm(batch.iter().map(|event| event.head.user), &mut warmed);
             for event in batch {
                 let slot = users.get_or_insert(event.head.user);
                 features.update(&mut users.row_mut(slot), event);
@@ -68,7 +68,7 @@ fn run(
         let impressions: Vec<Event<'_>> = decoded.iter().copied().step_by(READ_EVERY).collect();
         let start = Instant::now();
         for batch in impressions.chunks(WARM_USERS) {
-            users.warm(batch.iter().map(|event| event.head.user));
+            users.warm(batch.iter().map(|event| event.head.user), &mut warmed);
             for event in batch {
                 let context = Context { time: event.head.time, event, item: event.items().next() };
                 let row = users.find(event.head.user).map(|slot| users.row(slot));

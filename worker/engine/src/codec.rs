@@ -12,32 +12,41 @@ pub struct Corrupt {
 /// Appends to a buffer.
 pub trait Put {
     fn put(&mut self, bytes: &[u8]);
+    #[inline]
     fn put_u8(&mut self, v: u8) {
         self.put(&[v]);
     }
+    #[inline]
     fn put_u16(&mut self, v: u16) {
         self.put(&v.to_le_bytes());
     }
+    #[inline]
     fn put_u32(&mut self, v: u32) {
         self.put(&v.to_le_bytes());
     }
+    #[inline]
     fn put_u64(&mut self, v: u64) {
         self.put(&v.to_le_bytes());
     }
+    #[inline]
     fn put_u128(&mut self, v: u128) {
         self.put(&v.to_le_bytes());
     }
+    #[inline]
     fn put_i64(&mut self, v: i64) {
         self.put(&v.to_le_bytes());
     }
+    #[inline]
     fn put_f64(&mut self, v: f64) {
         self.put(&v.to_bits().to_le_bytes());
     }
     /// Length (u32) and bytes.
+    #[inline]
     fn put_bytes(&mut self, v: &[u8]) {
         self.put_u32(v.len() as u32);
         self.put(v);
     }
+    #[inline]
     fn put_str(&mut self, v: &str) {
         self.put_bytes(v.as_bytes());
     }

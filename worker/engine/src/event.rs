@@ -242,14 +242,14 @@ fn put_attribute(out: &mut Vec<u8>, id: AttributeId, value: Value<'_>) {
     out.put_u16(id);
     match value {
         Value::Number(n) => {
-            out.put_u8(0);
+            out.put_u8(NUMBER);
             out.put_f64(n);
         }
         Value::Text(text) => {
-            out.put_u8(1);
+            out.put_u8(TEXT);
             put_short(out, text);
         }
-        Value::Bool(b) => out.put_u8(2 + u8::from(b)),
+        Value::Bool(b) => out.put_u8(if b { TRUE } else { FALSE }),
     }
 }
 
@@ -265,7 +265,18 @@ pub struct Event<'a> {
     attributes: &'a [u8],
 }
 
+/// Where the user stands in an event's bytes: behind sequence and times.
+const USER_AT: usize = 12 + 8 + 8;
+
 impl<'a> Event<'a> {
+    /// The user and the event id of an event that need not have been read before.
+    pub fn user_and_id(bytes: &[u8]) -> Option<(Pseudonym, u128)> {
+        let mut r = Reader::new(bytes.get(USER_AT..)?);
+        let user = Pseudonym(r.u128("user").ok()?);
+        r.u32("type, consent, reserved").ok()?;
+        Some((user, r.u128("event id").ok()?))
+    }
+
     /// Reads one event, without the length that stands before it, and checks all of it.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Corrupt> {
         let mut r = Reader::new(bytes);
@@ -290,7 +301,9 @@ impl<'a> Event<'a> {
         let item_count = r.u16("item count")?;
         let items_at = r.at();
         for _ in 0..item_count {
-            read_item(&mut r)?;
+            let (id, item) = split_item(&mut r)?;
+            check_text(id, &r)?;
+            check_attributes(item.attributes)?;
         }
         let attributes_at = r.at();
         let attributes = &bytes[attributes_at..];
@@ -305,7 +318,7 @@ impl<'a> Event<'a> {
         Attributes { reader: Reader::new(self.attributes) }
     }
     pub fn attribute(&self, id: AttributeId) -> Option<Value<'a>> {
-        self.attributes().find(|(i, _)| *i == id).map(|(_, v)| v)
+        self.attributes().find_id(id)
     }
 }
 
@@ -314,34 +327,71 @@ fn short<'a>(r: &mut Reader<'a>) -> Result<&'a str, Corrupt> {
     std::str::from_utf8(r.take(len, "text")?).map_err(|_| r.corrupt("text"))
 }
 
-fn read_item<'a>(r: &mut Reader<'a>) -> Result<Item<'a>, Corrupt> {
-    let id = short(r)?;
+/// An item and its id apart. Neither the id nor the attributes are checked.
+#[inline]
+fn split_item<'a>(r: &mut Reader<'a>) -> Result<(&'a [u8], Item<'a>), Corrupt> {
+    let id_len = r.u8("text length")? as usize;
+    let id = r.take(id_len, "text")?;
     let position = r.u32("position")? as i32;
     let (quantity, value, propensity) = (r.f64("quantity")?, r.f64("item value")?, r.f64("propensity")?);
     let len = r.u16("item attributes")? as usize;
     let attributes = r.take(len, "item attributes")?;
-    check_attributes(attributes)?;
-    Ok(Item { id, position, quantity, value, propensity, attributes })
+    Ok((id, Item { id: "", position, quantity, value, propensity, attributes }))
 }
 
-fn read_attribute<'a>(r: &mut Reader<'a>) -> Result<(AttributeId, Value<'a>), Corrupt> {
-    let id = r.u16("attribute")?;
-    let value = match r.u8("attribute type")? {
-        0 => Value::Number(r.f64("attribute number")?),
-        1 => Value::Text(short(r)?),
-        2 => Value::Bool(false),
-        3 => Value::Bool(true),
-        _ => return Err(r.corrupt("attribute type")),
-    };
-    Ok((id, value))
+/// An attribute whose value may not be wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct RawAttribute<'a> {
+    pub id: AttributeId,
+    kind: u8,
+    /// A number's bytes, or a text's.
+    bytes: &'a [u8],
+}
+
+const NUMBER: u8 = 0;
+const TEXT: u8 = 1;
+const FALSE: u8 = 2;
+const TRUE: u8 = 3;
+
+impl<'a> RawAttribute<'a> {
+    #[inline]
+    fn read(r: &mut Reader<'a>) -> Result<Self, Corrupt> {
+        let (id, kind) = (r.u16("attribute")?, r.u8("attribute type")?);
+        let len = match kind {
+            NUMBER => 8,
+            TEXT => usize::from(r.u8("text length")?),
+            FALSE | TRUE => 0,
+            _ => return Err(r.corrupt("attribute type")),
+        };
+        Ok(Self { id, kind, bytes: r.take(len, "attribute value")? })
+    }
+
+    /// None only for a text that is not UTF-8.
+    #[inline]
+    pub fn value(&self) -> Option<Value<'a>> {
+        match self.kind {
+            NUMBER => self.bytes.first_chunk().map(|bytes| Value::Number(f64::from_le_bytes(*bytes))),
+            TEXT => std::str::from_utf8(self.bytes).ok().map(Value::Text),
+            kind => Some(Value::Bool(kind == TRUE)),
+        }
+    }
 }
 
 fn check_attributes(bytes: &[u8]) -> Result<(), Corrupt> {
     let mut r = Reader::new(bytes);
     while !r.is_empty() {
-        read_attribute(&mut r)?;
+        let raw = RawAttribute::read(&mut r)?;
+        if raw.kind == TEXT {
+            check_text(raw.bytes, &r)?;
+        }
     }
     Ok(())
+}
+
+/// Most texts are ASCII, which is told faster.
+#[inline]
+fn check_text(text: &[u8], r: &Reader<'_>) -> Result<(), Corrupt> {
+    if text.is_ascii() || std::str::from_utf8(text).is_ok() { Ok(()) } else { Err(r.corrupt("text")) }
 }
 
 /// Items of an event that was checked when it was read.
@@ -353,7 +403,11 @@ pub struct Items<'a> {
 impl<'a> Iterator for Items<'a> {
     type Item = Item<'a>;
     fn next(&mut self) -> Option<Item<'a>> {
-        if self.reader.is_empty() { None } else { read_item(&mut self.reader).ok() }
+        if self.reader.is_empty() {
+            return None;
+        }
+        let (id, item) = split_item(&mut self.reader).ok()?;
+        Some(Item { id: std::str::from_utf8(id).ok()?, ..item })
     }
 }
 
@@ -363,9 +417,28 @@ pub struct Attributes<'a> {
     reader: Reader<'a>,
 }
 
+impl<'a> Attributes<'a> {
+    /// Without looking at the values.
+    #[inline]
+    pub fn raw(mut self) -> impl Iterator<Item = RawAttribute<'a>> {
+        std::iter::from_fn(move || match self.reader.is_empty() {
+            true => None,
+            false => RawAttribute::read(&mut self.reader).ok(),
+        })
+    }
+    /// The value of one attribute.
+    pub fn find_id(self, id: AttributeId) -> Option<Value<'a>> {
+        self.raw().find(|raw| raw.id == id).and_then(|raw| raw.value())
+    }
+}
+
 impl<'a> Iterator for Attributes<'a> {
     type Item = (AttributeId, Value<'a>);
     fn next(&mut self) -> Option<(AttributeId, Value<'a>)> {
-        if self.reader.is_empty() { None } else { read_attribute(&mut self.reader).ok() }
+        if self.reader.is_empty() {
+            return None;
+        }
+        let raw = RawAttribute::read(&mut self.reader).ok()?;
+        Some((raw.id, raw.value()?))
     }
 }

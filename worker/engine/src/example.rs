@@ -15,14 +15,16 @@ pub enum FeatureValue {
 }
 
 impl FeatureValue {
+    #[inline]
     pub fn write(&self, out: &mut Vec<u8>) {
         let (tag, bits) = match self {
             FeatureValue::Missing => (0, 0),
             FeatureValue::Number(n) => (1, n.to_bits()),
             FeatureValue::Category(c) => (2, *c),
         };
-        out.put_u8(tag);
-        out.put_u64(bits);
+        let mut bytes = [tag; VALUE_BYTES];
+        bytes[1..].copy_from_slice(&bits.to_le_bytes());
+        out.put(&bytes);
     }
     pub fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let (tag, bits) = (r.u8("value type")?, r.u64("value")?);
@@ -86,10 +88,18 @@ pub struct Example<'a> {
     values: &'a [u8],
 }
 
-const VALUE_BYTES: usize = 9;
+/// Of an encoded value.
+pub const VALUE_BYTES: usize = 9;
 
 /// Appends an example, led by its length (u32).
 pub fn write_example(out: &mut Vec<u8>, head: &ExampleHead<'_>, values: &[FeatureValue]) {
+    let mut encoded = Vec::with_capacity(values.len() * VALUE_BYTES);
+    values.iter().for_each(|value| value.write(&mut encoded));
+    write_example_of(out, head, &encoded);
+}
+
+/// Likewise, of values that are encoded already.
+pub fn write_example_of(out: &mut Vec<u8>, head: &ExampleHead<'_>, values: &[u8]) {
     let start = out.len();
     out.put_u32(0);
     out.put_u64(head.seq.offset);
@@ -104,10 +114,8 @@ pub fn write_example(out: &mut Vec<u8>, head: &ExampleHead<'_>, values: &[Featur
         out.put(text.as_bytes());
     }
     out.put_u64(head.schema);
-    out.put_u16(values.len() as u16);
-    for value in values {
-        value.write(out);
-    }
+    out.put_u16((values.len() / VALUE_BYTES) as u16);
+    out.put(values);
     let len = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&len.to_le_bytes());
 }

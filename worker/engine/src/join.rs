@@ -11,7 +11,7 @@ use millrace_crds::spec;
 use crate::{
     codec::{Corrupt, Put, Reader},
     event::{Event, EventType, Pseudonym, Seq, Time, category_of_text},
-    example::{ExampleHead, FeatureValue},
+    example::{ExampleHead, FeatureValue, VALUE_BYTES},
     frame::{Origin, put_origin, put_seq, read_origin, read_seq},
 };
 
@@ -66,8 +66,8 @@ struct OpenJoin {
     placement_len: u32,
     platform_len: u32,
     items: Vec<OpenItem>,
-    /// For each model, for each item, its columns.
-    values: Vec<FeatureValue>,
+    /// For each model, for each item, its columns; encoded as the example will hold them.
+    values: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -94,22 +94,30 @@ pub struct Joins {
     newest: Vec<u32>,
     timers: Vec<VecDeque<Timer>>,
     opened: u64,
+    /// Timers whose joins were read ahead and that have not fired yet.
+    warmed: usize,
+    /// Of one item, used again.
+    values: Vec<FeatureValue>,
     pub counts: Vec<OutcomeCounts>,
 }
+
+/// How many waits for memory are made to overlap.
+const WARM_TIMERS: usize = 16;
 
 impl Joins {
     pub fn new(outcomes: Vec<OutcomePlan>, examples: Vec<ExamplePlan>) -> Self {
         let timers = outcomes.iter().map(|_| VecDeque::new()).collect();
         let counts = vec![OutcomeCounts::default(); outcomes.len()];
-        let (slots, free, newest) = (Vec::new(), Vec::new(), Vec::new());
-        Self { outcomes, examples, slots, free, newest, timers, opened: 0, counts }
+        let (slots, free, newest, values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { outcomes, examples, slots, free, newest, timers, opened: 0, warmed: 0, values, counts }
     }
 
     pub fn open_count(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Opens an impression. `values` fills in what a model is to know of an item, as of now.
+    /// Opens an impression. `values` fills in what a model is to know of an item, as of now; it is given nothing for
+    /// the first item, then what it made of the item before.
     pub fn open(
         &mut self,
         user_slot: u32,
@@ -138,15 +146,35 @@ impl Joins {
             let (position, propensity) = (item.position, item.propensity);
             join.items.push(OpenItem { id, category: category_of_text(item.id), position, propensity, labels: 0 });
         }
-        for (model, plan) in self.examples.iter().enumerate() {
+        for model in 0..self.examples.len() {
+            self.values.clear();
             for item in event.items() {
-                let before = join.values.len();
-                values(model, &item, &mut join.values);
-                debug_assert_eq!(join.values.len() - before, plan.columns);
+                values(model, &item, &mut self.values);
+                self.values.iter().for_each(|value| value.write(&mut join.values));
             }
         }
         self.link(slot);
         self.start_timers(slot);
+    }
+
+    /// Reads what the next events of these users will need. Changes nothing.
+    pub fn warm_users(&self, user_slots: impl Iterator<Item = u32> + Clone) {
+        let newest = user_slots.filter_map(|user| self.newest.get(user as usize));
+        let joins = newest.filter_map(|slot| self.slots.get(*slot as usize));
+        std::hint::black_box(joins.fold(0, |sum, join| sum ^ join.items.len() ^ join.fired as usize));
+    }
+
+    /// Reads the joins of the next timers of outcome `n`.
+    fn warm_timers(&mut self, n: usize) {
+        let joins = self.timers[n].iter().take(WARM_TIMERS).map(|timer| &self.slots[timer.slot as usize]);
+        let heads = joins.clone().fold(0, |sum, join| sum ^ join.number ^ u64::from(join.fired) ^ join.seq.offset);
+        let first = |bytes: &[u8]| bytes.first().copied().unwrap_or_default();
+        let items = |join: &OpenJoin| join.items.first().map_or(0, |item| item.labels);
+        let lines =
+            |join: &OpenJoin| join.values.chunks(64).fold(first(join.text.as_bytes()), |sum, line| sum ^ first(line));
+        let bodies = joins.fold(0, |sum, join| sum ^ items(join) ^ u32::from(lines(join)));
+        std::hint::black_box((heads, bodies));
+        self.warmed = WARM_TIMERS;
     }
 
     fn take_slot(&mut self) -> u32 {
@@ -291,11 +319,15 @@ impl Joins {
         self.timers.iter().filter_map(|queue| queue.front().map(|t| t.at)).min()
     }
 
-    /// Fires the next timer: `emit` gets (model, example, values) for each of its examples. Their sequence is left
-    /// to the caller.
-    pub fn fire(&mut self, mut emit: impl FnMut(usize, ExampleHead<'_>, &[FeatureValue])) {
+    /// Fires the next timer: `emit` gets (model, example, its values as encoded) for each of its examples. Their
+    /// sequence is left to the caller.
+    pub fn fire(&mut self, mut emit: impl FnMut(usize, ExampleHead<'_>, &[u8])) {
         let Some(at) = self.due() else { return };
         let Some(n) = self.timers.iter().position(|queue| queue.front().is_some_and(|t| t.at == at)) else { return };
+        if self.warmed == 0 {
+            self.warm_timers(n);
+        }
+        self.warmed -= 1;
         let Some(timer) = self.timers[n].pop_front() else { return };
         let join = &mut self.slots[timer.slot as usize];
         if join.number != timer.number {
@@ -305,8 +337,8 @@ impl Joins {
         let mut values_at = 0;
         for (model, plan) in self.examples.iter().enumerate() {
             for item in &join.items {
-                let values = &join.values[values_at..values_at + plan.columns];
-                values_at += plan.columns;
+                let values = &join.values[values_at..values_at + plan.columns * VALUE_BYTES];
+                values_at += plan.columns * VALUE_BYTES;
                 if plan.outcome == n {
                     emit(model, join.example(item, n, at, plan.schema), values);
                 }
@@ -423,10 +455,8 @@ impl OpenJoin {
             out.put_f64(item.propensity);
             out.put_u32(item.labels);
         }
-        out.put_u32(self.values.len() as u32);
-        for value in &self.values {
-            value.write(out);
-        }
+        out.put_u32((self.values.len() / VALUE_BYTES) as u32);
+        out.put(&self.values);
     }
 
     fn read_content(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
@@ -450,8 +480,8 @@ impl OpenJoin {
             let labels = r.u32("join labels")?;
             self.items.push(OpenItem { id: range, category: category_of_text(id), position, propensity, labels });
         }
-        for _ in 0..r.count(9, "join values")? {
-            self.values.push(FeatureValue::read(r)?);
+        for _ in 0..r.count(VALUE_BYTES, "join values")? {
+            FeatureValue::read(r)?.write(&mut self.values);
         }
         Ok(())
     }

@@ -44,6 +44,9 @@ pub struct RunArgs {
     /// Size at which a frame of the log is cut. Results do not depend on it.
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     frame_bytes: u32,
+    /// Read the sources' files in another order, which this seeds. Results do not depend on it: for tests.
+    #[arg(long, value_name = "SEED", hide = true)]
+    read_order: Option<u64>,
     /// No progress view.
     #[arg(long)]
     quiet: bool,
@@ -62,6 +65,7 @@ impl RunArgs {
             frame_bytes: self.frame_bytes as usize,
             max_rate: self.max_rate,
             until_end: self.until_end,
+            read_order: self.read_order,
         }
     }
 }

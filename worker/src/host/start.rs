@@ -48,6 +48,8 @@ pub struct HostConfig {
     pub max_rate: Option<f64>,
     /// Files end, instead of being followed.
     pub until_end: bool,
+    /// Seeds a random order of reading files, for tests.
+    pub read_order: Option<u64>,
 }
 
 /// Until a frame is cut, if it is not full before.
@@ -153,6 +155,7 @@ impl Starter<'_> {
             origin,
             has_header: spec.format == Format::Csv,
             finite: config.until_end,
+            read_order: config.read_order,
             idle_after: Duration::from_micros(spec.idle_after.map_or(30_000_000, |s| s.as_micros()) as u64),
         };
         let position = at.map_or(0, |at| at.position.offset);

@@ -62,13 +62,15 @@ pub fn spec() -> Result<PipelineSpec, serde_json::Error> {
     serde_json::from_str(MIX)
 }
 
-/// Makes events for the mix: users drawn evenly, 60 % impressions, 28 % clicks, 8 % carts, 4 % orders, one item each.
+/// Makes events for the mix: users drawn evenly, 60 % impressions, 28 % clicks, 8 % carts, 4 % orders, one item each;
+/// about a hundred a second of event time.
 #[derive(Clone, Debug)]
 pub struct Events {
     random: u64,
     users: u64,
     time: i64,
     offset: u64,
+    has_ids: bool,
     types: [u8; 4],
     attributes: [u16; 3],
 }
@@ -83,9 +85,15 @@ impl Events {
             users: users.max(1),
             time: 1_700_000_000_000_000,
             offset: 0,
+            has_ids: false,
             types: ["impression", "click", "cartAdd", "order"].map(event),
             attributes: ["locale", "item.category", "item.price"].map(attribute),
         }
+    }
+
+    /// Every event has an id of its own.
+    pub fn with_ids(self) -> Self {
+        Self { has_ids: true, ..self }
     }
 
     /// xorshift64* (Vigna 2014).
@@ -121,7 +129,7 @@ impl Events {
             user: Self::pseudonym(user),
             event_type: self.types[which],
             consent: ConsentChange::None,
-            id: u128::from(self.offset),
+            id: if self.has_ids { xxhash_rust::xxh3::xxh3_128(&self.offset.to_le_bytes()) } else { 0 },
             decision: 0,
             session: (time.0 / 1_800_000_000) as u64 + user,
             basket: 0,

@@ -3,7 +3,7 @@
 use millrace_crds::spec::{Model, PipelineSpec};
 
 use crate::{
-    event::{AttributeId, Attributes, Event, Item, Time, Value},
+    event::{AttributeId, Attributes, Event, Item, RawAttribute, Time, Value},
     example::{Column, FeatureValue, Schema},
     names::Names,
 };
@@ -153,10 +153,10 @@ fn fill_attributes(readers: &[(AttributeId, Reader)], attributes: Option<Attribu
     for (_, reader) in readers {
         values[reader.column] = FeatureValue::Missing;
     }
-    for (id, value) in attributes.into_iter().flatten() {
-        let first = readers.partition_point(|(i, _)| *i < id);
-        for (_, reader) in readers[first..].iter().take_while(|(i, _)| *i == id) {
-            reader.put(plain(value), values);
+    for raw in attributes.into_iter().flat_map(Attributes::raw) {
+        let first = readers.partition_point(|(i, _)| *i < raw.id);
+        for (_, reader) in readers[first..].iter().take_while(|(i, _)| *i == raw.id) {
+            reader.put(raw.value().map_or(FeatureValue::Missing, plain), values);
         }
     }
 }
@@ -317,7 +317,7 @@ impl<'a> View<'a> {
             Input::Item => Datum::of_text(item.as_ref()?.id),
             Input::Attribute(id) => Datum::of(event.attribute(id)?, keyed),
             Input::ItemAttribute(id) => {
-                item.as_ref()?.attributes().find(|(i, _)| *i == id).and_then(|(_, v)| Datum::of(v, keyed))
+                item.as_ref()?.attributes().find_id(id).and_then(|value| Datum::of(value, keyed))
             }
         }
     }
@@ -328,10 +328,10 @@ impl<'a> View<'a> {
             Value::Text(text) => !text.is_empty(),
             Value::Bool(b) => b,
         };
-        let of_event = || self.context.event.attributes().map(|(id, v)| (Input::Attribute(id), v));
-        let items = self.context.item.iter().flat_map(Item::attributes);
-        let of_item = items.map(|(id, v)| (Input::ItemAttribute(id), v));
-        of_event().chain(of_item).any(|(input, value)| holds(value) && inputs.contains(&input))
+        let wanted = |input: Input, raw: RawAttribute<'_>| inputs.contains(&input) && raw.value().is_some_and(holds);
+        self.context.event.attributes().raw().any(|raw| wanted(Input::Attribute(raw.id), raw))
+            || (self.context.item.iter().flat_map(|item| item.attributes().raw()))
+                .any(|raw| wanted(Input::ItemAttribute(raw.id), raw))
     }
 }
 

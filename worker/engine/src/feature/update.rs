@@ -1,6 +1,6 @@
 //! What an event does to a row.
 
-use crate::event::{Event, Item, Value, category_of_number, category_of_text};
+use crate::event::{Attributes, Event, Item, Value, category_of_number, category_of_text};
 
 use super::{
     Features,
@@ -61,11 +61,7 @@ impl Features {
             update.apply_all(&program.value, Datum::of_number(event.head.value, program.value.keyed));
         }
         if !program.attributes.is_empty() {
-            for (id, value) in event.attributes() {
-                if let Some((_, uses)) = program.attributes.iter().find(|(wanted, _)| *wanted == id) {
-                    update.apply_all(uses, Datum::of(value, uses.keyed));
-                }
-            }
+            update.apply_attributes(&program.attributes, event.attributes());
         }
         if program.reads_items() {
             for item in event.items() {
@@ -90,10 +86,14 @@ impl Update<'_, '_> {
             self.apply_all(ids, Datum::of_text(item.id));
         }
         if !attributes.is_empty() {
-            for (id, value) in item.attributes() {
-                if let Some((_, uses)) = attributes.iter().find(|(wanted, _)| *wanted == id) {
-                    self.apply_all(uses, Datum::of(value, uses.keyed));
-                }
+            self.apply_attributes(attributes, item.attributes());
+        }
+    }
+
+    fn apply_attributes(&mut self, wanted: &[(u16, Uses)], attributes: Attributes<'_>) {
+        for raw in attributes.raw() {
+            if let Some((_, uses)) = wanted.iter().find(|(id, _)| *id == raw.id) {
+                self.apply_all(uses, raw.value().and_then(|value| Datum::of(value, uses.keyed)));
             }
         }
     }

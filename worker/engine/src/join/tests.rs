@@ -114,7 +114,11 @@ fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
     let mut rows = Vec::new();
     let fire = |joins: &mut Joins, rows: &mut Vec<Row>| {
         joins.fire(|model, head, values| {
-            let FeatureValue::Number(impression) = values[0] else { panic!("a value was lost") };
+            let mut values = Reader::new(values);
+            let Ok(FeatureValue::Number(impression)) = FeatureValue::read(&mut values) else {
+                panic!("a value was lost")
+            };
+            assert!(values.is_empty());
             assert_eq!((head.placement, head.platform, head.schema), ("home", "web", 7));
             rows.push((model, head.time.0, impression as usize, head.position as usize, head.label));
         });
@@ -127,7 +131,10 @@ fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
         let event = Event::read(&bytes).unwrap();
         joins.label(0, Origin::default(), &event);
         if small.kind == IMPRESSION {
-            joins.open(0, Origin::default(), &event, |_, _, out| out.push(FeatureValue::Number(i as f64)));
+            joins.open(0, Origin::default(), &event, |_, _, out| {
+                out.clear();
+                out.push(FeatureValue::Number(i as f64));
+            });
         }
         if restore.get(i) == Some(&true) {
             let mut saved = Vec::new();

@@ -89,6 +89,11 @@ impl Calendar {
         entry
     }
 
+    /// The next entries, in about their order.
+    pub fn upcoming(&self) -> impl Iterator<Item = &Entry> {
+        self.front.iter().rev().chain(self.later.values().flatten())
+    }
+
     /// A copy of everything, in order.
     pub fn sorted(&self) -> Vec<Entry> {
         let mut all = self.front.to_vec();

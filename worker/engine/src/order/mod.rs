@@ -204,6 +204,11 @@ impl Merge {
         Some(Released { time: entry.time, origin, seq: entry.seq, bytes })
     }
 
+    /// The next records, roughly: only good for reading ahead. Those that are not ready yet may be among them.
+    pub fn upcoming(&self) -> impl Iterator<Item = &[u8]> {
+        self.waiting.upcoming().filter_map(|entry| self.bytes_of(entry))
+    }
+
     /// All records that still wait, in order: what serving overlays on a profile, and what a checkpoint saves.
     pub fn waiting_records(&self) -> impl Iterator<Item = &[u8]> {
         self.waiting.sorted().into_iter().filter_map(|entry| self.bytes_of(&entry))

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use crate::{
     dead_letter::{DeadLetter, LATE},
     dedupe::Dedupe,
-    event::{ConsentChange, Event, Seq, Time},
-    example::write_example,
+    event::{ConsentChange, Event, Pseudonym, Seq, Time},
+    example::write_example_of,
     feature::Context,
     frame::{
         Kind, Origin, OriginState, Progress,
@@ -20,7 +20,7 @@ use crate::{
     join::{Joins, OutcomeCounts},
     order::{Merge, OrderError},
     plan::Plan,
-    users::Users,
+    users::{Slot, Users, WARM_USERS},
 };
 
 /// What became of the events of one partition, since its beginning.
@@ -46,6 +46,17 @@ pub struct Profile {
     /// Offset of the log record in hand, and how many effects it has had.
     offset: u64,
     effects: u32,
+    ahead: Ahead,
+}
+
+/// What was read ahead, so that waits for memory overlap. Nothing depends on it.
+#[derive(Default)]
+struct Ahead {
+    /// Records read ahead that have not been applied yet.
+    left: usize,
+    users: Vec<Pseudonym>,
+    ids: Vec<u128>,
+    slots: Vec<Slot>,
 }
 
 impl Profile {
@@ -60,6 +71,7 @@ impl Profile {
             highest_example: Time::MIN,
             offset: 0,
             effects: 0,
+            ahead: Ahead::default(),
             plan,
         }
     }
@@ -144,7 +156,26 @@ impl Profile {
         true
     }
 
+    /// Reads what the next records will need.
+    fn read_ahead(&mut self) {
+        let Self { merge, users, joins, dedupe, ahead, .. } = self;
+        ahead.users.clear();
+        ahead.ids.clear();
+        for (user, id) in merge.upcoming().take(WARM_USERS).filter_map(Event::user_and_id) {
+            ahead.users.push(user);
+            ahead.ids.extend((id != 0).then_some(id));
+        }
+        dedupe.warm(&ahead.ids);
+        users.warm(ahead.users.iter().copied(), &mut ahead.slots);
+        joins.warm_users(ahead.slots.iter().map(|slot| slot.0));
+        ahead.left = ahead.users.len().max(1);
+    }
+
     fn apply_next(&mut self) -> Result<(), OrderError> {
+        if self.ahead.left == 0 {
+            self.read_ahead();
+        }
+        self.ahead.left -= 1;
         let Self { plan, merge, users, joins, dedupe, counts, .. } = self;
         let Some(released) = merge.release() else { return Ok(()) };
         let event = Event::read(released.bytes)?;
@@ -181,7 +212,11 @@ impl Profile {
             let row = users.row(slot);
             joins.open(slot.0, released.origin, &event, |model, item, values| {
                 let context = Context { time: event.head.time, event: &event, item: Some(*item) };
-                plan.features.read(&plan.models[model].projection, Some(row), &context, values);
+                let projection = &plan.models[model].projection;
+                match values.is_empty() {
+                    true => plan.features.read(projection, Some(row), &context, values),
+                    false => plan.features.read_other_item(projection, Some(row), &context, values),
+                }
             });
         }
         plan.features.update(&mut users.row_mut(slot), &event);
@@ -194,7 +229,7 @@ impl Profile {
             head.seq = Seq { offset: *offset, index: *effects };
             *effects += 1;
             *highest_example = head.time.max(*highest_example);
-            outbox.record(out, model, |records| write_example(records, &head, values));
+            outbox.record(out, model, |records| write_example_of(records, &head, values));
         });
     }
 

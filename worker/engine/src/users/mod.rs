@@ -138,28 +138,20 @@ impl Users {
     }
 
     /// Reads what the next updates of these users will need, so that the waits for memory overlap. [`WARM_USERS`] at a
-    /// time are enough. Changes nothing.
-    pub fn warm(&self, pseudonyms: impl IntoIterator<Item = Pseudonym>) {
-        let mut tags = pseudonyms.into_iter().map(tag_of).peekable();
-        let mut slots = [0; WARM_USERS];
+    /// time are enough. Changes nothing. `slots` becomes those of the users who are probably there.
+    pub fn warm(&self, pseudonyms: impl IntoIterator<Item = Pseudonym>, slots: &mut Vec<Slot>) {
+        slots.clear();
+        for tag in pseudonyms.into_iter().map(tag_of) {
+            // Whether it is really this user, only the row could tell.
+            slots.extend(self.index.find(hash_of(tag), |entry| entry.tag == tag).map(|entry| Slot(entry.slot)));
+        }
         let mut sum = 0u8;
-        while tags.peek().is_some() {
-            let mut found = 0;
-            for tag in tags.by_ref().take(WARM_USERS) {
-                // Whether it is really this user, only the row could tell.
-                if let Some(entry) = self.index.find(hash_of(tag), |entry| entry.tag == tag) {
-                    slots[found] = entry.slot;
-                    found += 1;
-                }
-            }
-            let slots = &slots[..found];
-            for slot in slots {
-                sum = self.arena.row(*slot).iter().step_by(CACHE_LINE).fold(sum, |sum, byte| sum ^ byte);
-            }
-            for set in &self.layout.sets {
-                let handles = slots.iter().map(|slot| get_u32(self.arena.row(*slot), set.handle_at));
-                sum = handles.fold(sum, |sum, handle| sum ^ self.sets.warm(handle));
-            }
+        for slot in &*slots {
+            sum = self.arena.row(slot.0).iter().step_by(CACHE_LINE).fold(sum, |sum, byte| sum ^ byte);
+        }
+        for set in &self.layout.sets {
+            let handles = slots.iter().map(|slot| get_u32(self.arena.row(slot.0), set.handle_at));
+            sum = handles.fold(sum, |sum, handle| sum ^ self.sets.warm(handle));
         }
         std::hint::black_box(sum);
     }
