@@ -146,7 +146,7 @@ impl Data {
             name: validated.name(),
             namespace: validated.namespace(),
             partitions: validated.spec().partitions,
-            spec: &text,
+            spec: text,
         };
         let (dir, found) = DataDir::open(folder, &wanted)?;
         if let Found::OtherSpec { old } = found {
@@ -205,5 +205,53 @@ impl Data {
     pub fn registered(&self, pipeline: &Pipeline) -> Result<Vec<Vec<Partition>>, DataError> {
         let registry = self.registry()?;
         Ok(pipeline.spec().sources.iter().map(|source| registry.of(&source.name)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const TOUR: &str = include_str!("../../examples/tour/pipeline.yaml");
+
+    fn pipeline(folder: &Path, yaml: &str, key: char) -> (PathBuf, Pipeline) {
+        let file = folder.join("pipeline.yaml");
+        fs::write(&file, yaml).unwrap();
+        fs::write(folder.join("demo-keys.txt"), format!("demo: {}", key.to_string().repeat(32))).unwrap();
+        let pipeline = Pipeline::load(&file, &BTreeMap::new()).unwrap();
+        (file, pipeline)
+    }
+
+    #[test]
+    fn another_key_or_spec_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        let (file, first) = pipeline(dir.path(), TOUR, 'a');
+        assert!(Data::open_existing(&folder, &file, &first).is_err() && !folder.exists(), "looking creates nothing");
+        drop(Data::open(&folder, &file, &first).unwrap());
+        assert!(checkpoints_of(&folder, &first).is_ok());
+        let (_, other_key) = pipeline(dir.path(), TOUR, 'b');
+        assert!(matches!(Data::open(&folder, &file, &other_key), Err(DataError::OtherKey { .. })));
+        assert!(matches!(checkpoints_of(&folder, &other_key), Err(DataError::OtherKey { .. })));
+        let (_, other_spec) = pipeline(dir.path(), &TOUR.replace("within: 30m", "within: 31m"), 'a');
+        let Err(DataError::Changed { changes, .. }) = checkpoints_of(&folder, &other_spec) else {
+            panic!("let through")
+        };
+        assert_eq!(changes, ["spec.outcomes.click.within"]);
+    }
+
+    #[test]
+    fn looking_at_checkpoints_leaves_what_a_run_is_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        let (file, pipeline) = pipeline(dir.path(), TOUR, 'a');
+        let run = Data::open(&folder, &file, &pipeline).unwrap();
+        let half_written = folder.join("checkpoints/.tmp-1-1");
+        fs::write(&half_written, b"half").unwrap();
+        checkpoints(&folder).unwrap();
+        assert!(half_written.exists());
+        drop(run);
     }
 }

@@ -44,7 +44,7 @@ impl Progress {
         let drawn = if self.terminal {
             let up = if self.lines > 0 { format!("\x1b[{}F\x1b[J", self.lines) } else { String::new() };
             self.lines = view.len();
-            write!(err, "{up}{}\n", view.join("\n"))
+            writeln!(err, "{up}{}", view.join("\n"))
         } else {
             writeln!(err, "{}", view.join(" | "))
         };

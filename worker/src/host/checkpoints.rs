@@ -192,3 +192,56 @@ impl Keeper {
 pub fn unix_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        log::memory::MemoryLog,
+        store::{Listed, Object, Outcome, StoreError, Version, keys::TaskKind, memory::MemoryStore},
+    };
+
+    /// Takes manifests, and no file.
+    struct Full(MemoryStore);
+
+    impl Store for Full {
+        fn put(&self, key: &str, _: &[u8]) -> Outcome {
+            Outcome::Failed(StoreError::new(key, "full"))
+        }
+        fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
+            self.0.get(key)
+        }
+        fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+            self.0.list(prefix)
+        }
+        fn delete(&self, key: &str) -> Result<(), StoreError> {
+            self.0.delete(key)
+        }
+        fn swap(&self, key: &str, expected: Option<&Version>, bytes: &[u8]) -> Outcome {
+            self.0.swap(key, expected, bytes)
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_a_checkpoint_that_failed_is_told() {
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper {
+            log: Arc::new(MemoryLog::default()),
+            store: Arc::new(Full(MemoryStore::default())),
+            claimant: Claimant { pipeline: "p".into(), owner: "o".into(), engine_version: 1 },
+            retain_ms: 0,
+            spec_digest: 0,
+            abandoned: abandoned.clone(),
+        };
+        let (checkpoints, thread) = Checkpoints::start(keeper).unwrap();
+        let task = TaskId::new(TaskKind::Model, "m");
+        let claim = checkpoints.claim(&task, None).unwrap();
+        let (log_offset, frame_checksum, ticket, last, acknowledged) = (1, 0, 0, false, Arc::default());
+        let (extent, bytes) = (Extent::Base, vec![1]);
+        claim.progress.pending.store(true, Ordering::Release);
+        let job = Job { task, extent, bytes, log_offset, frame_checksum, ticket, last, acknowledged };
+        assert!(checkpoints.save(job));
+        assert!(matches!(thread.join().unwrap(), Err(HostError::Lineage { .. })));
+        assert!(abandoned.load(Ordering::Acquire) && claim.progress.pending.load(Ordering::Acquire));
+    }
+}

@@ -25,6 +25,9 @@ const DRAIN_BUDGET: usize = 512;
 /// Read ahead of a log, in bytes.
 const READ_BYTES: usize = 512 << 10;
 
+/// A log record with its offset.
+type Shared = (u64, Arc<[u8]>);
+
 /// A log partition being followed.
 pub struct Follow {
     pub partition: LogPartition,
@@ -32,7 +35,7 @@ pub struct Follow {
     pub next: u64,
     /// Of the record before `next`.
     pub checksum: u64,
-    read: VecDeque<(u64, Arc<[u8]>)>,
+    read: VecDeque<Shared>,
     drained: bool,
 }
 
@@ -41,7 +44,7 @@ impl Follow {
         Self { partition, next, checksum, read: VecDeque::new(), drained: true }
     }
 
-    fn record(&mut self, log: &dyn Log) -> Result<Option<(u64, Arc<[u8]>)>, HostError> {
+    fn record(&mut self, log: &dyn Log) -> Result<Option<Shared>, HostError> {
         if self.read.is_empty() && log.end(&self.partition)? > self.next {
             let records = log.read(&self.partition, self.next, READ_BYTES)?;
             self.read.extend(records.into_iter().map(|(offset, bytes)| (offset, Arc::from(bytes))));

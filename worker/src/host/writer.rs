@@ -22,6 +22,9 @@ pub struct Batch {
     pub acknowledged: Arc<AtomicU64>,
 }
 
+/// Ends with what stopped it.
+type WriterThread = JoinHandle<Result<(), AppendError>>;
+
 const QUEUE_BATCHES: usize = 8;
 const JOINED_BYTES: usize = 8 << 20;
 
@@ -30,7 +33,7 @@ pub fn start(
     log: Arc<dyn Log>,
     wake: Arc<dyn Fn() + Send + Sync>,
     failed: impl Fn() + Send + 'static,
-) -> std::io::Result<(SyncSender<Batch>, JoinHandle<Result<(), AppendError>>)> {
+) -> std::io::Result<(SyncSender<Batch>, WriterThread)> {
     let (sender, receiver) = sync_channel(QUEUE_BATCHES);
     let run = move || {
         let result = catch_unwind(AssertUnwindSafe(|| write(log.as_ref(), &receiver, wake.as_ref())));
