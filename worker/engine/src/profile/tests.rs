@@ -133,7 +133,7 @@ fn a_withdrawal_acts_at_its_time_late_ones_at_once_unless_a_later_grant_stands()
     first.read(&[GRANT, VIEW, &withdrawal(2_500), CLICK, LATER]);
     first.end();
     assert_eq!((first.labels(), first.has_row("a")), (vec![], false));
-    assert_eq!(first.profile.counts().unconsented, 1, "the click comes after it");
+    assert_eq!(first.profile.counts().unconsented, 2, "the click comes after it; b never agreed");
     // Late, but after the grant: acts when it is read.
     let mut second = rig();
     second.read(&[GRANT, VIEW, CLICK, LATER, &withdrawal(1_500)]);
