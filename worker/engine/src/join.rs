@@ -170,7 +170,8 @@ impl Joins {
         let heads = joins.clone().fold(0, |sum, join| sum ^ join.number ^ u64::from(join.fired) ^ join.seq.offset);
         let first = |bytes: &[u8]| bytes.first().copied().unwrap_or_default();
         let items = |join: &OpenJoin| join.items.first().map_or(0, |item| item.labels);
-        let lines = |join: &OpenJoin| join.values.chunks(64).fold(first(join.text.as_bytes()), |sum, line| sum ^ first(line));
+        let lines =
+            |join: &OpenJoin| join.values.chunks(64).fold(first(join.text.as_bytes()), |sum, line| sum ^ first(line));
         let bodies = joins.fold(0, |sum, join| sum ^ items(join) ^ u32::from(lines(join)));
         std::hint::black_box((heads, bodies));
         self.warmed = WARM_TIMERS;

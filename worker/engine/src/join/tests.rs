@@ -115,7 +115,9 @@ fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
     let fire = |joins: &mut Joins, rows: &mut Vec<Row>| {
         joins.fire(|model, head, values| {
             let mut values = Reader::new(values);
-            let Ok(FeatureValue::Number(impression)) = FeatureValue::read(&mut values) else { panic!("a value was lost") };
+            let Ok(FeatureValue::Number(impression)) = FeatureValue::read(&mut values) else {
+                panic!("a value was lost")
+            };
             assert!(values.is_empty());
             assert_eq!((head.placement, head.platform, head.schema), ("home", "web", 7));
             rows.push((model, head.time.0, impression as usize, head.position as usize, head.label));
