@@ -397,7 +397,7 @@ pub struct Feature {
     /// What is summed, kept or told apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
-    /// Kept apart for each value of this; read for the candidate's value of it.
+    /// Kept apart for each value of this (`count` without `window`, `affinity`); read for the candidate's value of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Only what is younger than this (count, sum, mean, min, max, ratio).
@@ -416,7 +416,8 @@ pub struct Feature {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub n: Option<u32>,
-    /// For `ratio`: how many events of the prior (the overall ratio) are added. Default 0.
+    /// For `ratio`: so many events of the prior are added. Per item the prior is the ratio of all items, per user and
+    /// session 0. Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub smoothing: Option<f64>,
@@ -530,7 +531,7 @@ pub struct Ftrl {
     #[schemars(range(min = 0, max = 1000000))]
     pub l2: f64,
     /// 2^bits weights.
-    #[schemars(range(min = 4, max = 26))]
+    #[schemars(range(min = 6, max = 26))]
     pub bits: u32,
     /// Accumulators halve over so many examples, so that the model can forget. Absent: they never do.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -52,7 +52,7 @@ fn the_shape() {
         ("unit: ms", "unit: m", "spec.sources[0].eventTime.unit", "not one of the values allowed here"),
         ("file: {path", "kafka: {topics", "spec.sources[0].kafka", "there is no field `kafka` here"),
         ("n: 5", "n: 17", "spec.features.lastItems.n", "must be from 1 to 16, not 17"),
-        ("bits: 20", "bits: 27", "spec.models[0].learner.ftrl.bits", "must be from 4 to 26"),
+        ("bits: 20", "bits: 27", "spec.models[0].learner.ftrl.bits", "must be from 6 to 26"),
         ("l1: 1,", "l1: -1,", "spec.models[0].learner.ftrl.l1", "must be from 0"),
         ("buckets: 24", "buckets: 65", "spec.features.itemCtr.buckets", "must be from 1 to 64"),
         ("[click, impression]", "[click]", "spec.features.itemCtr.ratio", "must have at least 2 entries"),
@@ -255,6 +255,7 @@ fn features() {
             "`affinity` needs `halfLife`",
         ),
         ("affinity: click, by: item.category", "affinity: click", "spec.features.taste.by", "`affinity` needs `by`"),
+        ("halfLife: 1d}", "halfLife: 1d, by: item}", "spec.features.decayed.by", "does not go with `decayedSum`"),
         ("of: item, n: 5", "of: item", "spec.features.lastItems.n", "`lastN` needs `n`"),
         ("[60, 3600, 86400]", "[60, 60, 86400]", "spec.features.recency.bucket.bounds", "must ascend"),
         (

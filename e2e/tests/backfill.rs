@@ -85,7 +85,6 @@ fn measured(run: &Run) -> (Value, u64) {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn nights_and_sizes_do_not_matter() {
     let folder = tempfile::tempdir().unwrap();
     let run = write(folder.path(), 100_000);
@@ -106,7 +105,6 @@ fn nights_and_sizes_do_not_matter() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn memory_does_not_grow_with_the_input() {
     let (one, ten) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (_, small_mib) = measured(&write(one.path(), 100_000));

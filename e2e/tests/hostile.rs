@@ -202,7 +202,6 @@ fn adds_up(summary: &Value) {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn what_cannot_be_read_stops_nothing() {
     let setup = Setup::new("hostile");
     let bad = never_accepted();
@@ -217,7 +216,6 @@ fn what_cannot_be_read_stops_nothing() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn doubtful_records_and_garbage_stop_nothing() {
     let setup = Setup::new("hostile");
     let mut lines: Vec<Vec<u8>> = (0..1_000).map(good).collect();
@@ -247,7 +245,6 @@ fn doubtful_records_and_garbage_stop_nothing() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn a_cut_gzip_gives_what_it_has() {
     let setup = Setup::new("hostile");
     let lines: Vec<Vec<u8>> = (0..20_000).map(good).collect();
@@ -271,7 +268,6 @@ fn small() -> Setup {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn a_folder_that_cannot_be_written_is_an_error() {
     let setup = small();
     // Nobody can make a folder there, root neither.
@@ -281,7 +277,6 @@ fn a_folder_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn a_folder_of_another_pipeline_is_refused_and_left_alone() {
     let (setup, other) = (small(), Setup::new("another"));
     other.input("a.jsonl", &[good(1)]);
@@ -291,7 +286,6 @@ fn a_folder_of_another_pipeline_is_refused_and_left_alone() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn the_second_process_on_a_folder_is_refused() {
     let setup = small();
     let mut first = setup.run().with(&["--max-rate", "5"]).start();
@@ -305,7 +299,6 @@ fn the_second_process_on_a_folder_is_refused() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn an_occupied_port_is_an_error() {
     let setup = small();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -315,7 +308,6 @@ fn an_occupied_port_is_an_error() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn missing_input_and_wrong_arguments_are_errors() {
     let setup = Setup::new("empty");
     setup.run().finish().refused(&["input"]);
@@ -339,7 +331,6 @@ fn damage(data: &Path, part: &str, not: &str) -> PathBuf {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     let folder = tempfile::tempdir().unwrap();
     write_trace(folder.path(), &TraceConfig { events: 60_000, users: 1_000, ..TraceConfig::default() }).unwrap();
@@ -351,7 +342,7 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
         assert!(!running.ended_within(std::time::Duration::from_millis(1_500)));
         running.kill();
     }
-    let damaged = damage(&run.data, "checkpoints", "manifest");
+    let damaged = damage(&run.data, "/delta-", ".tmp");
     let name = damaged.file_name().unwrap().to_string_lossy().into_owned();
     let verified = run.other(&["checkpoints", "verify"]);
     assert!(!verified.status.success() && verified.stdout.contains(&name), "{name}: {verified:?}");

@@ -102,7 +102,6 @@ fn events() -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn auc_is_one_half_within_its_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("pipeline.yaml"), PIPELINE).unwrap();

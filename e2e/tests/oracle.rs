@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{Run, count, example, shared_data};
+use common::{Run, count, example, has_datasets, shared_data};
 use millrace_e2e::{
     oracle::{Oracle, OracleExample, OracleResult, OracleValue, parse_rfc3339},
     trace::{TraceConfig, write_trace},
@@ -93,7 +93,6 @@ fn compare_model(model: &str, columns: &[String], oracle: &[OracleExample], mut 
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn trace_with_feature_values() {
     let folder = tempfile::tempdir().unwrap();
     let config = TraceConfig { seed: 3, events: 100_000, users: 3_000, ..TraceConfig::default() };
@@ -104,7 +103,6 @@ fn trace_with_feature_values() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn trace_of_a_million() {
     let folder = tempfile::tempdir().unwrap();
     write_trace(folder.path(), &TraceConfig::default()).unwrap();
@@ -121,8 +119,10 @@ fn real(name: &str, source: &str, path: &Path) {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn real_data() {
+    if !has_datasets() {
+        return;
+    }
     real("eshop-clickstream", "clicks", &shared_data("eshop-clickstream/clicks-2008-04-to-06.csv.gz"));
     real("open-bandit", "recommendations", &shared_data("open-bandit").join("*/all/all.csv.gz"));
     real("otto", "sessions", &shared_data("otto/train.jsonl"));

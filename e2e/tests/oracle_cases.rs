@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{example, shared_data};
+use common::{example, has_datasets, shared_data};
 use flate2::read::MultiGzDecoder;
 use millrace_e2e::{
     oracle::{Oracle, OracleResult, OracleValue, parse_rfc3339},
@@ -230,6 +230,9 @@ fn text(path: &Path) -> String {
 
 #[test]
 fn otto_matches_seven_of_ten_orders() {
+    if !has_datasets() {
+        return;
+    }
     let file = shared_data("otto/train.jsonl");
     let result = run_example("otto", &[("sessions", &file)]);
     assert_eq!((result.outcomes["order"].events, result.outcomes["order"].matched), (10, 7));
@@ -253,6 +256,9 @@ fn otto_matches_seven_of_ten_orders() {
 
 #[test]
 fn eshop_gives_the_reference_base_rate() {
+    if !has_datasets() {
+        return;
+    }
     let result =
         run_example("eshop-clickstream", &[("clicks", &shared_data("eshop-clickstream/clicks-2008-04-to-06.csv.gz"))]);
     let examples = &result.examples["continues"];
@@ -264,6 +270,9 @@ fn eshop_gives_the_reference_base_rate() {
 
 #[test]
 fn open_bandit_equals_a_plain_reading() {
+    if !has_datasets() {
+        return;
+    }
     let pattern = shared_data("open-bandit").join("*/all/all.csv.gz");
     let result = run_example("open-bandit", &[("recommendations", &pattern)]);
     let mut wanted = Vec::new();

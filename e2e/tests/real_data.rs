@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{Run, count, example, figure, shared_data, write_lines};
+use common::{Run, count, example, figure, has_datasets, shared_data, write_lines};
 use millrace_e2e::oracle::parse_rfc3339;
 use serde_json::json;
 
@@ -18,8 +18,10 @@ fn run(name: &str, source: &str, path: &Path, folder: &Path) -> Run {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn eshop_reaches_the_reference() {
+    if !has_datasets() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let file = shared_data("eshop-clickstream/clicks-2008-04-to-06.csv.gz");
     let run = run("eshop-clickstream", "clicks", &file, folder.path());
@@ -39,8 +41,10 @@ fn eshop_reaches_the_reference() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn otto_matches_seven_of_ten_orders() {
+    if !has_datasets() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let summary = run("otto", "sessions", &shared_data("otto/train.jsonl"), folder.path()).summary();
     assert_eq!(summary["outcomes"]["order"], json!({"events": 10, "matched": 7}));
@@ -48,8 +52,10 @@ fn otto_matches_seven_of_ten_orders() {
 }
 
 #[test]
-#[ignore = "needs the binary"]
 fn open_bandit_equals_the_files_and_warns_of_the_leak() {
+    if !has_datasets() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let pattern = shared_data("open-bandit").join("*/all/all.csv.gz");
     let run = run("open-bandit", "recommendations", &pattern, folder.path());
@@ -88,8 +94,10 @@ fn header() -> String {
 
 /// Judged at every 1,000 examples: by runs over the first 1,000, 2,000, ... impressions.
 #[test]
-#[ignore = "needs the binary"]
 fn open_bandit_is_never_worse_than_the_base_rate() {
+    if !has_datasets() {
+        return;
+    }
     let (rows, header) = (rows(), header());
     for n in (1_000..=rows.len()).step_by(1_000) {
         let folder = tempfile::tempdir().unwrap();

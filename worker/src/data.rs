@@ -35,6 +35,24 @@ struct LastRun {
 
 const LAST_RUN: &str = "last-run.json";
 const SOURCES: &str = "sources.json";
+const KEY: &str = "key.json";
+
+/// Tells whether the pseudonyms' key is still the one that a folder was begun with.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeyCheck {
+    format_version: u32,
+    key_id: String,
+    /// The pseudonym of a text that is no user's id.
+    check: String,
+}
+
+impl KeyCheck {
+    fn of(pipeline: &Pipeline) -> Self {
+        let check = format!("{:032x}", pipeline.keys.user_of("\0millrace key check").0);
+        Self { format_version: 1, key_id: pipeline.keys.key_id().to_owned(), check }
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -46,6 +64,13 @@ pub enum DataError {
     Disk(#[from] DiskError),
     #[error(transparent)]
     Partitions(#[from] PartitionsError),
+    #[error("{} does not say which pipeline's file it was run with; name it with --pipeline FILE", folder.display())]
+    NoLastRun { folder: PathBuf },
+    #[error(
+        "the key `{key_id}` is not the one that {} was written with, so no user would be known again; restore the key \
+         file, or start with an empty folder (--data)", folder.display()
+    )]
+    OtherKey { folder: PathBuf, key_id: String },
     #[error("{}: {cause}; restore it from a copy, or start with an empty data folder", path.display())]
     Damaged { path: PathBuf, cause: String },
     #[error(
@@ -85,16 +110,32 @@ fn read_json<T: for<'de> Deserialize<'de>>(folder: &Path, name: &str) -> Result<
 pub fn last_pipeline(folder: &Path) -> Result<PathBuf, DataError> {
     DataDir::open_read_only(folder)?;
     let last: Option<LastRun> = read_json(folder, LAST_RUN)?;
-    let path = folder.join(LAST_RUN);
-    Ok(last
-        .ok_or(DataError::Damaged { path, cause: "it is missing; name the pipeline's file with --pipeline".into() })?
-        .pipeline)
+    Ok(last.ok_or(DataError::NoLastRun { folder: folder.to_owned() })?.pipeline)
 }
 
-/// The checkpoints of a folder, also while a run writes there.
+/// The checkpoints of a folder, also while a run writes there. Nothing is written or removed.
 pub fn checkpoints(folder: &Path) -> Result<Arc<dyn Store>, DataError> {
     let dir = DataDir::open_read_only(folder)?;
-    Ok(Arc::new(FolderStore::open(&dir.checkpoints())?))
+    Ok(Arc::new(FolderStore::open_read_only(&dir.checkpoints())))
+}
+
+/// Likewise, of this very pipeline.
+pub fn checkpoints_of(folder: &Path, pipeline: &Pipeline) -> Result<Arc<dyn Store>, DataError> {
+    let dir = DataDir::open_read_only(folder)?;
+    if dir.identity().spec != pipeline.validated.result_digest_text() {
+        let changes = pipeline.validated.changes(&dir.identity().spec);
+        return Err(DataError::Changed { folder: folder.to_owned(), changes });
+    }
+    check_key(folder, pipeline)?;
+    checkpoints(folder)
+}
+
+fn check_key(folder: &Path, pipeline: &Pipeline) -> Result<bool, DataError> {
+    match read_json::<KeyCheck>(folder, KEY)? {
+        None => Ok(false),
+        Some(known) if known == KeyCheck::of(pipeline) => Ok(true),
+        Some(KeyCheck { key_id, .. }) => Err(DataError::OtherKey { folder: folder.to_owned(), key_id }),
+    }
 }
 
 impl Data {
@@ -111,6 +152,9 @@ impl Data {
         if let Found::OtherSpec { old } = found {
             return Err(DataError::Changed { folder: folder.to_owned(), changes: validated.changes(&old) });
         }
+        if !check_key(folder, pipeline)? {
+            write_json(folder, KEY, &KeyCheck::of(pipeline))?;
+        }
         let log = Arc::new(EmbeddedLog::open(&dir.log(), Options::default())?);
         let store = Arc::new(FolderStore::open(&dir.checkpoints())?);
         let started = crate::host::checkpoints::unix_ms();
@@ -122,6 +166,12 @@ impl Data {
         let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
         write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
         Ok(Self { folder: folder.to_owned(), _lock: dir, log, store, claimant })
+    }
+
+    /// Opens a folder that a run has left. Creates none.
+    pub fn open_existing(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
+        DataDir::open_read_only(folder)?;
+        Self::open(folder, pipeline_file, pipeline)
     }
 
     pub fn log(&self) -> Arc<dyn Log> {

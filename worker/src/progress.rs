@@ -15,7 +15,6 @@ pub struct Progress {
     started: Instant,
     drawn: Instant,
     read_then: u64,
-    read_at_start: Option<u64>,
     lines: usize,
     terminal: bool,
 }
@@ -24,10 +23,11 @@ const TERMINAL_EVERY: Duration = Duration::from_millis(500);
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
 impl Progress {
-    pub fn start() -> Self {
+    /// `read`: records that were read before, by earlier runs.
+    pub fn start(read: u64) -> Self {
         let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
-        Self { started: now, drawn: now, read_then: 0, read_at_start: None, lines: 0, terminal }
+        Self { started: now, drawn: now, read_then: read, lines: 0, terminal }
     }
 
     /// Is it time to draw again?
@@ -37,8 +37,7 @@ impl Progress {
 
     pub fn draw(&mut self, totals: &Totals) {
         let seconds = self.drawn.elapsed().as_secs_f64().max(1e-3);
-        let since = *self.read_at_start.get_or_insert(totals.read);
-        let per_second = totals.read.saturating_sub(self.read_then.max(since)) as f64 / seconds;
+        let per_second = totals.read.saturating_sub(self.read_then) as f64 / seconds;
         (self.drawn, self.read_then) = (Instant::now(), totals.read);
         let view = render(totals, per_second, self.started.elapsed());
         let mut err = std::io::stderr().lock();

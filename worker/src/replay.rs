@@ -138,13 +138,17 @@ impl Replay<'_> {
         for_each_record(self.log.as_ref(), &reads, from, kept.checkpoint.position.log_offset, |offset, bytes| {
             let failed = |cause| HostError::order(&reads, offset, cause);
             profile.accept(offset, &bytes, &mut outbox, &handle).map_err(failed)?;
-            while !profile.drain(4096, &mut outbox, &handle).map_err(failed)? {}
-            for (model, hashes) in emitted.iter_mut().enumerate() {
-                if let Some(frame) = outbox.cut(model) {
-                    hash_records(&frame, |_, hash| hashes.push(hash));
+            loop {
+                let drained = profile.drain(4096, &mut outbox, &handle).map_err(failed)?;
+                for output in &outputs {
+                    if let (Some(frame), Some(hashes)) = (outbox.cut(*output), emitted.get_mut(*output)) {
+                        hash_records(&frame, |_, hash| hashes.push(hash));
+                    }
+                }
+                if drained {
+                    return Ok(());
                 }
             }
-            Ok(())
         })?;
         let mut kept_state = restore(&kept)?;
         let (kept_digest, replayed) = (hex(kept_state.digest()), hex(profile.digest()));
@@ -225,6 +229,11 @@ impl Replay<'_> {
         let plan = &self.plan().models[model];
         let reads = logs::examples(&plan.name);
         let origins: Vec<Origin> = (0..self.plan().partitions).map(Origin::of_profile).collect();
+        let start = self.log.start(&reads)?;
+        if start > 1 {
+            let why = format!("it begins at offset {start}, and what serving knew lies before");
+            return Err(HostError::ForeignLog { partition: reads, why });
+        }
         let (mut merge, mut served) = (Merge::new(Kind::Examples, &origins), Served::new(plan.fresh.clone()));
         for_each_record(self.log.as_ref(), &reads, self.log.start(&reads)?, self.log.end(&reads)?, |offset, bytes| {
             let failed = |cause| HostError::order(&reads, offset, cause);

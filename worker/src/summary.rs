@@ -41,15 +41,19 @@ pub struct Summary {
 pub struct Events {
     /// Records of the sources.
     pub read: u64,
-    /// Events found in them that could be read and had a user who may be known.
+    /// Events that they yielded: each is accepted, late, future, duplicate or, for want of a consent event, unconsented.
     pub found: u64,
     pub accepted: u64,
     pub late: u64,
     pub future: u64,
     pub duplicate: u64,
+    /// Records of users who are not logged in or refused, and events before any consent event.
     pub unconsented: u64,
+    /// By reason. As `skipped`, in records or, with `each`, in elements.
     pub rejected: BTreeMap<&'static str, u64>,
     pub skipped: BTreeMap<&'static str, u64>,
+    /// Attributes of a wrong shape in what was accepted: they counted as missing.
+    pub ignored_attributes: u64,
 }
 
 #[derive(Serialize)]
@@ -114,6 +118,7 @@ impl Summary {
                 unconsented: totals.unconsented,
                 rejected: totals.rejected,
                 skipped: totals.skipped,
+                ignored_attributes: totals.ignored_attributes,
             },
         }
     }
@@ -159,6 +164,9 @@ impl fmt::Display for Summary {
         }
         if !e.skipped.is_empty() {
             writeln!(f, "  skipped        {:>12}   {}", e.skipped.values().sum::<u64>(), counts(&e.skipped))?;
+        }
+        if e.ignored_attributes > 0 {
+            writeln!(f, "  attributes of a wrong shape, taken as missing: {}", e.ignored_attributes)?;
         }
         if let Some(reason) = &self.consent_assumed {
             writeln!(f, "  consent was assumed: {reason}")?;

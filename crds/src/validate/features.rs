@@ -14,20 +14,23 @@ struct Rule {
     takes: &'static [&'static str],
 }
 
-const WINDOWED: &[&str] = &["by", "window", "tumbling", "buckets", "bucket"];
+/// Of a sliding window.
+const DEFAULT_BUCKETS: u32 = 8;
+
+const WINDOWED: &[&str] = &["window", "tumbling", "buckets", "bucket"];
 
 const RULES: [Rule; 14] = [
-    Rule { kind: "count", needs: &[], takes: WINDOWED },
+    Rule { kind: "count", needs: &[], takes: &["by", "window", "tumbling", "buckets", "bucket"] },
     Rule { kind: "sum", needs: &["of"], takes: WINDOWED },
     Rule { kind: "mean", needs: &["of"], takes: WINDOWED },
     Rule { kind: "min", needs: &["of"], takes: WINDOWED },
     Rule { kind: "max", needs: &["of"], takes: WINDOWED },
-    Rule { kind: "decayedSum", needs: &["halfLife"], takes: &["of", "by", "bucket"] },
+    Rule { kind: "decayedSum", needs: &["halfLife"], takes: &["of", "bucket"] },
     Rule { kind: "last", needs: &["of"], takes: &["bucket"] },
     Rule { kind: "lastN", needs: &["of", "n"], takes: &[] },
     Rule { kind: "distinct", needs: &["of"], takes: &["bucket"] },
-    Rule { kind: "ratio", needs: &[], takes: &["by", "window", "tumbling", "buckets", "smoothing", "bucket"] },
-    Rule { kind: "timeSince", needs: &[], takes: &["by", "bucket"] },
+    Rule { kind: "ratio", needs: &[], takes: &["window", "tumbling", "buckets", "smoothing", "bucket"] },
+    Rule { kind: "timeSince", needs: &[], takes: &["bucket"] },
     Rule { kind: "affinity", needs: &["by", "halfLife"], takes: &["bucket"] },
     Rule { kind: "anyOf", needs: &[], takes: &[] },
     Rule { kind: "attribute", needs: &[], takes: &["bucket"] },
@@ -227,6 +230,14 @@ impl Check<'_> {
 
     fn window(&mut self, at: &Path, feature: &Feature) {
         let tumbling = feature.tumbling == Some(true);
+        if let (Some(window), Some(_)) = (feature.window, &feature.by) {
+            self.push(Problem::new(&at.key("window"), "does not go with `by`").value(&window.to_string()));
+        }
+        let least_micros = if tumbling { 1 } else { i64::from(feature.buckets.unwrap_or(DEFAULT_BUCKETS)) };
+        if let Some(window) = feature.window.filter(|w| (1..least_micros).contains(&w.as_micros())) {
+            let message = format!("`{window}` cannot be cut into {least_micros} buckets");
+            self.push(Problem::new(&at.key("window"), message).value(&window.to_string()));
+        }
         if feature.window.is_none() {
             for (key, given) in [("tumbling", tumbling), ("buckets", feature.buckets.is_some())] {
                 if given {

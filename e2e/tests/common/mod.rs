@@ -27,10 +27,23 @@ pub fn example(name: &str) -> PathBuf {
     root().join("examples").join(name).join("pipeline.yaml")
 }
 
+/// Are the real data sets here? A newcomer has none: then their tests say so and pass. CI must have them.
+pub fn has_datasets() -> bool {
+    let folder = datasets();
+    let there = folder.is_dir() || env::var_os("CI").is_some();
+    if !there {
+        println!("skipped: no data sets in {}; MILLRACE_DATASETS says where they are", folder.display());
+    }
+    there
+}
+
+fn datasets() -> PathBuf {
+    env::var_os("MILLRACE_DATASETS").map_or_else(|| root().join("../shared/data"), PathBuf::from)
+}
+
 /// Real data, in the folder beside the project (or where `MILLRACE_DATASETS` says).
 pub fn shared_data(name: &str) -> PathBuf {
-    let folder = env::var_os("MILLRACE_DATASETS").map_or_else(|| root().join("../shared/data"), PathBuf::from);
-    let path = folder.join(name);
+    let path = datasets().join(name);
     assert!(path.exists(), "{} is missing: set MILLRACE_DATASETS to the folder of the data sets", path.display());
     path
 }

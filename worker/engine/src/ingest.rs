@@ -145,10 +145,6 @@ impl Ingest {
         }
     }
 
-    /// The header of a CSV file.
-    pub fn decoder(&mut self) -> &mut Decoder {
-        &mut self.decoder
-    }
     pub fn position(&self) -> &Position {
         &self.position
     }
@@ -204,18 +200,38 @@ impl Ingest {
             }
         }
         self.count(&decoded);
-        let mut rejects = decoded.rejects.iter().peekable();
-        for event in &decoded.events {
-            while let Some(reject) = rejects.next_if(|r| index_of(r) < event.index) {
-                self.dead_letter(index_of(reject), reject.reason.name(), Time::MIN, decoded.sample(reject));
-            }
-            self.judge(event, &decoded.bytes);
-        }
-        for reject in rejects {
-            self.dead_letter(index_of(reject), reject.reason.name(), Time::MIN, decoded.sample(reject));
-        }
+        self.judge_all(&decoded);
         self.decoded = decoded;
         self.release(lowest, outbox, out);
+    }
+
+    /// Everything that the record yielded, in the order of its elements.
+    fn judge_all(&mut self, decoded: &Decoded) {
+        let mut rejects = decoded.rejects.iter().peekable();
+        let mut unconsented = decoded.unconsented.iter().peekable();
+        let mut events = decoded.events.iter().peekable();
+        loop {
+            let at = [
+                events.peek().map(|e| e.index),
+                rejects.peek().map(|r| index_of(r)),
+                unconsented.peek().map(|(index, _)| *index),
+            ];
+            let Some(next) = at.into_iter().flatten().min() else { return };
+            if let Some(reject) = rejects.next_if(|r| index_of(r) == next) {
+                self.dead_letter(next, reject.reason.name(), Time::MIN, decoded.sample(reject));
+            } else if let Some((index, time)) = unconsented.next_if(|(index, _)| *index == next) {
+                self.pass_time(*index, *time);
+            } else if let Some(event) = events.next() {
+                self.judge(event, &decoded.bytes);
+            }
+        }
+    }
+
+    /// Somebody unknown did something then: only the time counts.
+    fn pass_time(&mut self, index: u32, time: Time) {
+        let highest = self.highest().max(time);
+        let (seq, at) = (Seq { offset: self.position.offset, index }, self.held_bytes.len());
+        self.held.push_back(Held { time: Time::MIN, highest, output: 0, seq, bytes: at..at });
     }
 
     fn count(&mut self, decoded: &Decoded) {
@@ -271,6 +287,7 @@ impl Ingest {
                 break;
             }
             let bytes = &self.held_bytes[held.bytes.clone()];
+            // Empty: it only passes a time on.
             outbox.record(out, held.output, |records| records.put(bytes));
             self.position.highest = held.highest;
             self.emitted = held.seq;

@@ -6,8 +6,7 @@ use millrace_crds::spec::PipelineSpec;
 
 use crate::event::{AttributeId, EventType};
 
-/// The event that opens joins.
-pub const IMPRESSION: &str = "impression";
+pub use millrace_crds::names::{IMPRESSION, expand};
 
 /// Sorted names; a name's index is its number. Depends on the spec only, never on data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,18 +32,5 @@ impl Names {
     /// Attributes named `item.…` belong to each item, all others to the event.
     pub fn is_of_item(name: &str) -> bool {
         name.starts_with("item.")
-    }
-}
-
-/// `a_{0..2}` becomes `a_0`, `a_1`, `a_2`; a name without braces becomes itself. At most 1,000 names.
-pub fn expand(pattern: &str) -> Vec<String> {
-    let parts = pattern.split_once('{').and_then(|(before, rest)| {
-        let (range, after) = rest.split_once('}')?;
-        let (from, to) = range.split_once("..")?;
-        Some((before, from.parse::<u32>().ok()?, to.parse::<u32>().ok()?, after))
-    });
-    match parts {
-        Some((before, from, to, after)) => (from..=to).take(1_000).map(|n| format!("{before}{n}{after}")).collect(),
-        None => vec![pattern.to_owned()],
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use millrace_crds::{
     Validated,
-    spec::{Feature, Join, LatePolicy, Model, Names, OneOrMany, Per, PipelineSpec, Position, Source, When},
+    spec::{Feature, Format, Join, LatePolicy, Model, Names, OneOrMany, Per, PipelineSpec, Position, Source, When},
 };
 use serde::Serialize;
 
@@ -48,13 +48,14 @@ impl Explanation {
         let within = |o: &millrace_crds::spec::Outcome| match o.join {
             Join::Decision => format!("same decision or, without one, same item, within {}", o.within),
             Join::Item => format!("same item, within {}", o.within),
-            Join::User => format!("any later one of the user, within {}", o.within),
+            Join::User => format!("any later one of the same user, within {}", o.within),
         };
         let outcome = |(name, o): (&String, &millrace_crds::spec::Outcome)| {
             format!(
-                "{name}: an impression is positive if a `{}` follows ({}); it labels the latest that fits",
+                "{name}: an impression is positive if `{}` follows ({}); each `{}` labels the latest impression that fits",
                 o.event,
-                within(o)
+                within(o),
+                o.event
             )
         };
         let feature = |(name, f): (&String, &Feature)| Section { name: name.clone(), lines: vec![describe_feature(f)] };
@@ -120,7 +121,10 @@ fn privacy(spec: &PipelineSpec) -> Vec<String> {
 }
 
 fn scalar(s: &millrace_crds::scalar::Scalar) -> String {
-    serde_json::to_string(s).unwrap_or_default()
+    match s {
+        millrace_crds::scalar::Scalar::Number(n) => n.to_string(),
+        other => serde_json::to_string(other).unwrap_or_default(),
+    }
 }
 
 fn when(when: &When) -> String {
@@ -136,21 +140,29 @@ fn when(when: &When) -> String {
 
 fn source(s: &Source, validated: &Validated) -> Section {
     let path = s.file.as_ref().map_or("", |f| f.path.as_str());
-    let mut lines = vec![format!("{:?} records of {path}, each file a partition", s.format)];
+    let format = match s.format {
+        Format::Json => "JSON",
+        Format::Csv => "CSV",
+    };
+    let mut lines = vec![format!("{format} records, one a line, of {path}; each file is a partition")];
     if let Some(each) = &s.each {
         lines.push(format!("each element of `{each}` is read as a record of its own"));
     }
     let t = &s.event_time;
     let from = t.field.clone().unwrap_or_else(|| t.fields.join(", "));
+    let plus = if t.plus.is_some() { " and the row's number" } else { "" };
     let late = match t.late {
         LatePolicy::DeadLetter => "becomes a dead letter",
         LatePolicy::Drop => "is dropped and counted",
     };
     lines.push(format!(
-        "event time from {from}; what is more than {} late {late}; held back when more than {} ahead of the other sources",
-        t.max_out_of_orderness,
-        validated.max_skew()
+        "event time from {from}{plus}; an event more than {} below the highest time before it in its file is late and {late}",
+        t.max_out_of_orderness
     ));
+    lines.push(format!("reading waits where a file is more than {} ahead of the others", validated.max_skew()));
+    if let Some(not_before) = &t.not_before {
+        lines.push(format!("times before {not_before} are rejected (dead letter `timeOutOfRange`)"));
+    }
     if let Some(not_after) = &t.not_after {
         lines.push(format!("times after {not_after} are not believed (dead letter `future`)"));
     }
@@ -191,12 +203,13 @@ fn describe_feature(f: &Feature) -> String {
     ];
     let mut text = match kinds.iter().find_map(|(what, events)| events.as_ref().map(|e| (what, e))) {
         Some((what, events)) => match &f.of {
-            Some(of) => format!("{what} `{of}` in {}, {per}", names(events)),
-            None => format!("{what} {}, {per}", names(events)),
+            Some(of) => format!("{what} `{of}` in {} events, {per}", names(events)),
+            None if f.affinity.is_some() => format!("share of {} events, {per}", names(events)),
+            None => format!("{what} {} events, {per}", names(events)),
         },
         None => match (&f.ratio, &f.any_of, &f.attribute) {
-            (Some([part, whole]), ..) => format!("{part} per {whole}, {per}"),
-            (_, Some(any), _) => format!("whether any of {} holds, at the impression", any.join(", ")),
+            (Some([part, whole]), ..) => format!("{part} events per {whole} event, {per}"),
+            (_, Some(any), _) => format!("whether any of {} is set, at the impression", any.join(", ")),
             (.., attribute) => format!("`{}` at the impression", attribute.as_deref().unwrap_or_default()),
         },
     };
@@ -206,7 +219,7 @@ fn describe_feature(f: &Feature) -> String {
         }
     }
     if let Some(by) = &f.by {
-        text.push_str(&format!(", for the candidate's `{by}`"));
+        text.push_str(&format!(", with the candidate's `{by}`"));
     }
     if f.bucket.is_some() {
         text.push_str(", in buckets");
@@ -216,8 +229,7 @@ fn describe_feature(f: &Feature) -> String {
 
 /// Attributes that a feature or a name in a model takes from events.
 fn attributes_of(name: &str, spec: &PipelineSpec) -> Vec<String> {
-    let allowed: Vec<String> =
-        spec.privacy.allowed_attributes.iter().flat_map(|p| millrace_crds::names::expand(p)).collect();
+    let allowed = allowed(spec);
     match spec.features.get(name) {
         None => allowed.iter().filter(|a| *a == name).cloned().collect(),
         Some(f) => {
@@ -227,6 +239,24 @@ fn attributes_of(name: &str, spec: &PipelineSpec) -> Vec<String> {
             used
         }
     }
+}
+
+fn allowed(spec: &PipelineSpec) -> Vec<String> {
+    spec.privacy.allowed_attributes.iter().flat_map(|p| millrace_crds::names::expand(p)).collect()
+}
+
+/// Names as `allowedAttributes` has them: a pattern, if all of its names are there.
+fn in_patterns(mut names: Vec<String>, spec: &PipelineSpec) -> String {
+    let mut shown = Vec::new();
+    for pattern in &spec.privacy.allowed_attributes {
+        let of_pattern = millrace_crds::names::expand(pattern);
+        if of_pattern.iter().all(|name| names.contains(name)) {
+            names.retain(|name| !of_pattern.contains(name));
+            shown.push(pattern.clone());
+        }
+    }
+    shown.extend(names);
+    if shown.is_empty() { "none".into() } else { shown.join(", ") }
 }
 
 fn model_attributes(m: &Model, spec: &PipelineSpec) -> Vec<String> {
@@ -242,7 +272,7 @@ fn model(m: &Model, spec: &PipelineSpec) -> Section {
     let used = model_attributes(m, spec);
     let mut lines = vec![
         format!("predicts `{}` from {}", m.outcome, m.features.join(", ")),
-        format!("attributes that reach it: {}", if used.is_empty() { "none".into() } else { used.join(", ") }),
+        format!("attributes that reach it: {}", in_patterns(used, spec)),
     ];
     if !crosses.is_empty() {
         lines.insert(1, format!("and from the crosses {}", crosses.join(", ")));
@@ -260,6 +290,5 @@ fn model(m: &Model, spec: &PipelineSpec) -> Section {
 
 fn unused_attributes(spec: &PipelineSpec) -> Vec<String> {
     let used: Vec<String> = spec.models.iter().flat_map(|m| model_attributes(m, spec)).collect();
-    let allowed = spec.privacy.allowed_attributes.iter().flat_map(|p| millrace_crds::names::expand(p));
-    allowed.filter(|a| !used.contains(a)).collect()
+    allowed(spec).into_iter().filter(|a| !used.contains(a)).collect()
 }

@@ -49,7 +49,8 @@ pub enum ProfileCommand {
 
 #[derive(Subcommand)]
 pub enum CheckpointsCommand {
-    /// The newest checkpoint of every task.
+    /// The newest checkpoint of every task; also while a run is going on.
+    #[command(after_help = "Example:\n  millrace checkpoints list --data millrace-data")]
     List {
         #[command(flatten)]
         data: DataArgs,
@@ -62,7 +63,8 @@ pub enum CheckpointsCommand {
         #[command(flatten)]
         data: DataArgs,
     },
-    /// Read every file of every checkpoint and compare its digest.
+    /// Read every file of every checkpoint and compare its digest. Exit code 3: something is damaged.
+    #[command(after_help = "Example:\n  millrace checkpoints verify --output json")]
     Verify {
         #[command(flatten)]
         data: DataArgs,
@@ -73,7 +75,7 @@ pub enum CheckpointsCommand {
 pub struct DeadLettersArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// Only those with this reason.
+    /// Only those with this reason: late, future, unreadable, malformed, badTime, wrongType ...
     #[arg(long)]
     reason: Option<String>,
     /// At most so many, the oldest first.
@@ -96,18 +98,18 @@ pub struct ExamplesArgs {
 fn open(args: &DataArgs) -> Result<(Pipeline, Data), CliError> {
     let file = args.pipeline()?;
     let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
-    let data = Data::open(&args.data, &file, &pipeline)?;
+    let data = Data::open_existing(&args.data, &file, &pipeline)?;
     Ok((pipeline, data))
 }
 
 pub fn profile(command: &ProfileCommand, output: Output) -> Result<(), CliError> {
     let ProfileCommand::Show { user, data: args } = command;
     let pipeline = Pipeline::load(&args.pipeline()?, &BTreeMap::new())?;
-    let store = data::checkpoints(&args.data)?;
+    let store = data::checkpoints_of(&args.data, &pipeline)?;
     let pseudonym = pipeline.keys.user_of(user);
     let partition = partition_of(pseudonym, pipeline.plan.partitions) as u32;
     let task = profile_task(partition);
-    let missing = || CliError::Other(format!("{task} has no checkpoint yet"));
+    let missing = || CliError::Other(format!("{task} has no checkpoint yet; try again after checkpoints.interval"));
     let restored = checkpoint::newest(store.as_ref(), &task)?.ok_or_else(missing)?;
     let failed = |cause| HostError::Restore { task: task.to_string(), cause };
     let profile = Profile::restore(pipeline.plan.clone(), &parts(&restored)).map_err(failed)?;
@@ -219,7 +221,19 @@ fn show(name: &str, tasks: &[TaskCheckpoints], output: Output) -> Result<(), Cli
     Ok(())
 }
 
-/// All records of a log partition, whatever is trimmed.
+/// What an origin's frames cover can be followed from the beginning only.
+fn whole(log: &dyn Log, partition: &LogPartition) -> Result<(), CliError> {
+    let start = log.start(partition)?;
+    let trimmed = || {
+        format!(
+            "{partition} begins at offset {start}: what lies before was trimmed, and the rest alone cannot \
+        be listed; a longer spec.checkpoints.retain keeps more"
+        )
+    };
+    if start > crate::log::FIRST_OFFSET { Err(CliError::Other(trimmed())) } else { Ok(()) }
+}
+
+/// All records of a log partition.
 fn scan(
     log: &dyn Log,
     partition: &LogPartition,
@@ -233,6 +247,7 @@ pub fn dead_letters(args: &DeadLettersArgs, output: Output) -> Result<(), CliErr
     let reads = logs::dead_letters();
     let mut coverage: BTreeMap<Origin, Coverage> = BTreeMap::new();
     let mut shown = 0;
+    whole(data.log().as_ref(), &reads)?;
     scan(data.log().as_ref(), &reads, |offset, bytes| {
         let failed = |cause: String| HostError::Apply { partition: reads.clone(), offset, cause };
         let frame = Frame::read(bytes, Kind::DeadLetters).map_err(|e| failed(e.to_string()))?;
@@ -289,6 +304,7 @@ pub fn examples(args: &ExamplesArgs, output: Output) -> Result<(), CliError> {
             continue;
         }
         let reads = logs::examples(&model.name);
+        whole(data.log().as_ref(), &reads)?;
         let (mut merge, mut shown) = (Merge::new(Kind::Examples, &origins), 0);
         scan(data.log().as_ref(), &reads, |offset, bytes| {
             merge.accept(bytes).map_err(|cause| HostError::order(&reads, offset, cause))?;

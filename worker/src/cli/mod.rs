@@ -42,19 +42,32 @@ enum Command {
     #[command(after_help = "Examples:\n  millrace run pipeline.yaml --until-end\n  \
         millrace run pipeline.yaml --until-end --output json --source events=/data/2024-05\n  \
         millrace run pipeline.yaml --max-rate 500 --metrics-address 127.0.0.1:9090\n\n\
-        Ctrl-C saves everything and stops; the next run goes on where it stopped, also after kill -9.")]
+        Without --until-end, files are followed as they grow; files that appear later are read from the next start on.\n\
+        Ctrl-C or SIGTERM saves everything, prints the summary and stops; the next run goes on there, also after kill -9.")]
     Run(run::RunArgs),
-    /// Check a pipeline's file: all problems at once.
-    #[command(after_help = "Example:\n  millrace validate pipeline.yaml --output json")]
-    Validate { pipeline: PathBuf },
+    /// Check a pipeline's file: every problem with its line, path, value and what is allowed.
+    ///
+    /// First the shape (fields, types, ranges), then, if that is right, names and combinations.
+    #[command(
+        after_help = "Exit code 2: the pipeline is not valid.\n\nExample:\n  millrace validate pipeline.yaml --output json"
+    )]
+    Validate {
+        /// The pipeline's YAML file.
+        pipeline: PathBuf,
+    },
     /// Say in words what a pipeline reads, drops, keeps, joins and learns from.
     #[command(after_help = "Example:\n  millrace explain examples/eshop-clickstream/pipeline.yaml")]
-    Explain { pipeline: PathBuf },
+    Explain {
+        /// The pipeline's YAML file.
+        pipeline: PathBuf,
+    },
     /// Rebuild profiles and models from the log and compare them with the checkpoints.
-    #[command(after_help = "Examples:\n  millrace replay --data millrace-data\n  \
-        millrace replay --as-served        the loss that serving would have had")]
+    #[command(
+        after_help = "Not while a run has the folder. Exit code 3: something differs.\n\nExamples:\n  millrace replay --data millrace-data\n  \
+        millrace replay --as-served        the loss that serving would have had"
+    )]
     Replay(replay::ReplayArgs),
-    /// Look at users' profiles.
+    /// Look at users' profiles, also while a run is going on.
     Profile {
         #[command(subcommand)]
         command: inspect::ProfileCommand,
@@ -64,11 +77,15 @@ enum Command {
         #[command(subcommand)]
         command: inspect::CheckpointsCommand,
     },
-    /// List what could not be used, and why.
-    #[command(after_help = "Example:\n  millrace dead-letters --limit 20 --reason malformed")]
+    /// List what could not be used, and why: one a line, redacted.
+    #[command(
+        after_help = "Not while a run has the folder.\n\nExample:\n  millrace dead-letters --limit 20 --reason malformed"
+    )]
     DeadLetters(inspect::DeadLettersArgs),
-    /// List the training examples in the log.
-    #[command(after_help = "Example:\n  millrace examples --model ctr --limit 3 --output json")]
+    /// List the training examples in the log, in the order in which they are learned.
+    #[command(
+        after_help = "Not while a run has the folder.\n\nExample:\n  millrace examples --model ctr --limit 3 --output json"
+    )]
     Examples(inspect::ExamplesArgs),
 }
 

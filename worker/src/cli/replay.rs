@@ -19,13 +19,16 @@ pub struct ReplayArgs {
 pub fn replay(args: &ReplayArgs, output: Output) -> Result<(), CliError> {
     let file = args.data.pipeline()?;
     let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
-    let data = Data::open(&args.data.data, &file, &pipeline)?;
+    let data = Data::open_existing(&args.data.data, &file, &pipeline)?;
     let partitions = data.registered(&pipeline)?;
     let replay = Replay { pipeline: &pipeline, log: data.log(), store: data.store(), partitions: &partitions };
     if args.as_served {
         return as_served(&replay, output);
     }
     let rebuilt = replay.rebuild(|task| tracing::info!("replaying {task}"))?;
+    if rebuilt.is_empty() {
+        return Err(CliError::Other("there are no checkpoints to compare with; run the pipeline first".into()));
+    }
     let equal = rebuilt.iter().all(|r| r.equal);
     match output {
         Output::Json => print(serde_json::json!({"formatVersion": 1, "equal": equal, "tasks": rebuilt}).to_string()),

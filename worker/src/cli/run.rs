@@ -29,13 +29,13 @@ pub struct RunArgs {
     /// Read at most so many records a second, over all sources.
     #[arg(long, value_name = "N", value_parser = parse_rate)]
     max_rate: Option<f64>,
-    /// Read a source from another place than the file says: a file, a folder or a pattern.
+    /// Read a source from another place than the pipeline says: a file, a folder or a pattern (in quotes).
     #[arg(long, value_name = "NAME=PATH", value_parser = parse_source)]
     source: Vec<(String, PathBuf)>,
     /// Folder of the log and the checkpoints.
     #[arg(long, default_value = "millrace-data", env = "MILLRACE_DATA", value_name = "DIR")]
     data: PathBuf,
-    /// Serve /metrics, /healthz and /readyz there.
+    /// Serve /metrics, /healthz and /readyz there: an IP address and a port, such as 127.0.0.1:9090.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_address: Option<SocketAddr>,
     /// Engine threads. Default: one for each core. Results do not depend on it.
@@ -44,6 +44,9 @@ pub struct RunArgs {
     /// Size at which a frame of the log is cut. Results do not depend on it.
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     frame_bytes: u32,
+    /// Read the sources' files in another order, which this seeds. Results do not depend on it: for tests.
+    #[arg(long, value_name = "SEED", hide = true)]
+    read_order: Option<u64>,
     /// No progress view.
     #[arg(long)]
     quiet: bool,
@@ -62,6 +65,7 @@ impl RunArgs {
             frame_bytes: self.frame_bytes as usize,
             max_rate: self.max_rate,
             until_end: self.until_end,
+            read_order: self.read_order,
         }
     }
 }
@@ -102,7 +106,7 @@ async fn supervise(host: Host, listener: Option<TcpListener>, quiet: bool) -> Re
     let failed = |e: std::io::Error| CliError::Other(format!("cannot listen for signals: {e}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut progress = Progress::start();
+    let mut progress = Progress::start(Totals::of(&host.statuses()).read);
     let mut ticks = interval(POLL);
     let mut updated = std::time::Instant::now();
     loop {

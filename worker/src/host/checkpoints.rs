@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -80,7 +81,15 @@ pub struct Keeper {
 impl Checkpoints {
     pub fn start(keeper: Keeper) -> std::io::Result<(Self, JoinHandle<Result<(), HostError>>)> {
         let (requests, receiver) = channel();
-        let thread = thread::Builder::new().name("checkpoints".into()).spawn(move || keeper.run(&receiver))?;
+        let run = move || {
+            let result = catch_unwind(AssertUnwindSafe(|| keeper.run(&receiver)));
+            if !matches!(result, Ok(Ok(()))) {
+                // Nobody is to wait for checkpoints any more.
+                keeper.abandoned.store(true, Ordering::Release);
+            }
+            result.unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        let thread = thread::Builder::new().name("checkpoints".into()).spawn(run)?;
         Ok((Self { requests }, thread))
     }
 

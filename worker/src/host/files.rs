@@ -34,8 +34,6 @@ pub struct FilePosition {
 }
 
 impl FilePosition {
-    pub const START: Option<FilePosition> = None;
-
     pub fn restore(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let checkpoint = Checkpoint::read(bytes, TaskKind::Ingest)?;
         let position = Position::read(&mut Reader::new(checkpoint.section(POSITION)?))?;
@@ -78,6 +76,7 @@ pub struct FileIngest {
     finite: bool,
     idle_after: std::time::Duration,
     end_since: Option<std::time::Instant>,
+    disorder: Option<Disorder>,
 }
 
 /// How a file is to be read.
@@ -90,6 +89,24 @@ pub struct FilePlan {
     /// It ends, instead of becoming idle at its end.
     pub finite: bool,
     pub idle_after: std::time::Duration,
+    pub read_order: Option<u64>,
+}
+
+/// Makes a task read now much, now little, now nothing: splitmix64 (Steele et al. 2014), seeded for each file.
+struct Disorder {
+    state: u64,
+}
+
+impl Disorder {
+    /// How many records to read in this step.
+    fn next(&mut self) -> usize {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let steps = [0, 0, 1, 7, STEP_RECORDS];
+        steps[((z ^ (z >> 31)) % steps.len() as u64) as usize]
+    }
 }
 
 impl FileIngest {
@@ -118,6 +135,9 @@ impl FileIngest {
         if position.byte > lines.byte() {
             lines = Lines::open(&plan.path, position.byte, None)?;
         }
+        if !plan.finite {
+            lines.follow();
+        }
         let ingest = Ingest::new(ingest, plan.origin, decoder, position);
         shared.watermarks.publish(plan.number, ingest.watermark(), OriginState::Active);
         Ok(Self {
@@ -132,6 +152,7 @@ impl FileIngest {
             finite: plan.finite,
             idle_after: plan.idle_after,
             end_since: None,
+            disorder: plan.read_order.map(|seed| Disorder { state: seed ^ (plan.number as u64) << 32 }),
         })
     }
 
@@ -148,9 +169,13 @@ impl FileIngest {
         if self.ingest.is_holding() && !self.ingest.release(lowest, outbox, out) {
             return false;
         }
-        let allowed = self.shared.pacer.allow(STEP_RECORDS);
+        let wanted = self.disorder.as_mut().map_or(STEP_RECORDS, Disorder::next);
+        if wanted == 0 {
+            return true;
+        }
+        let allowed = self.shared.pacer.allow(wanted);
         let mut read = 0;
-        while read < allowed {
+        while read < allowed && (read == 0 || !outbox.is_full()) {
             let next = self.lines.advance();
             let next_byte = self.lines.byte();
             let input = match &next {

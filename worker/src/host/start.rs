@@ -14,6 +14,7 @@ use millrace_engine::{
     event::Seq,
     frame::{Kind, Origin, outbox::Outbox, stored_checksum},
     model::ModelTask,
+    plan::Plan,
     profile::Profile,
 };
 
@@ -47,6 +48,8 @@ pub struct HostConfig {
     pub max_rate: Option<f64>,
     /// Files end, instead of being followed.
     pub until_end: bool,
+    /// Seeds a random order of reading files, for tests.
+    pub read_order: Option<u64>,
 }
 
 /// Until a frame is cut, if it is not full before.
@@ -92,16 +95,14 @@ impl Host {
         let (checkpoints, keeper) = Checkpoints::start(keeper).map_err(|_| cannot_start("checkpoints"))?;
         let starter = Starter { pipeline, log: log.clone(), checkpoints: checkpoints.clone(), partitions };
         let mut claimed = starter.sources(config)?;
-        let sources = claimed.len();
         for p in 0..pipeline.plan.partitions {
             claimed.push(starter.profile(p)?);
         }
-        let profiles = claimed.len() - sources;
         for m in 0..pipeline.plan.models.len() {
             claimed.push(starter.model(m)?);
         }
         let crew = Crew { control, checkpoints, keeper };
-        run(pipeline, log, crew, claimed, [sources, profiles], config)
+        run(pipeline, log, crew, claimed, config)
     }
 }
 
@@ -154,6 +155,7 @@ impl Starter<'_> {
             origin,
             has_header: spec.format == Format::Csv,
             finite: config.until_end,
+            read_order: config.read_order,
             idle_after: Duration::from_micros(spec.idle_after.map_or(30_000_000, |s| s.as_micros()) as u64),
         };
         let position = at.map_or(0, |at| at.position.offset);
@@ -284,23 +286,58 @@ pub fn follow_from(
     Ok((next, position.frame_checksum))
 }
 
+/// The log partitions that tasks write to, with what they hold: events, dead letters, examples.
+fn outputs_of(plan: &Plan) -> (Vec<LogPartition>, Vec<Kind>) {
+    let events = (0..plan.partitions).map(|p| (logs::events(p), Kind::Events));
+    let examples = plan.models.iter().map(|model| (logs::examples(&model.name), Kind::Examples));
+    events.chain([(logs::dead_letters(), Kind::DeadLetters)]).chain(examples).unzip()
+}
+
+/// Tasks dealt out to threads.
+struct Dealt {
+    outboxes: Vec<Outbox>,
+    seats: Vec<Vec<Seat>>,
+    statuses: Vec<Arc<Mutex<TaskStatus>>>,
+    done: [Vec<Arc<AtomicBool>>; 3],
+}
+
+fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, every: Duration) -> Dealt {
+    let mut dealt = Dealt {
+        outboxes: (0..threads).map(|_| Outbox::new(super::GENERATION, kinds)).collect(),
+        seats: (0..threads).map(|_| Vec::new()).collect(),
+        statuses: Vec::new(),
+        done: Default::default(),
+    };
+    for (number, c) in claimed.into_iter().enumerate() {
+        let thread = number % threads;
+        let handle = dealt.outboxes[thread].register(c.origin.unwrap_or_default(), c.claim.epoch, c.from, &c.outputs);
+        let status = Arc::new(Mutex::new(c.task.status(log)));
+        dealt.statuses.push(status.clone());
+        let done = Arc::new(AtomicBool::new(false));
+        dealt.done[c.task.stage()].push(done.clone());
+        dealt.seats[thread].push(Seat {
+            number,
+            id: c.id,
+            task: c.task,
+            handle,
+            status,
+            progress: c.claim.progress,
+            done,
+            next_checkpoint: Instant::now() + every,
+            saved_position: c.saved_position,
+        });
+    }
+    dealt
+}
+
 fn run(
     pipeline: &Pipeline,
     log: Arc<dyn Log>,
     crew: Crew,
     claimed: Vec<Claimed>,
-    [sources, profiles]: [usize; 2],
     config: &HostConfig,
 ) -> Result<Host, HostError> {
-    let plan = &pipeline.plan;
-    let mut outputs: Vec<LogPartition> = (0..plan.partitions).map(logs::events).collect();
-    let mut kinds = vec![Kind::Events; outputs.len()];
-    outputs.push(logs::dead_letters());
-    kinds.push(Kind::DeadLetters);
-    for model in &plan.models {
-        outputs.push(logs::examples(&model.name));
-        kinds.push(Kind::Examples);
-    }
+    let (outputs, kinds) = outputs_of(&pipeline.plan);
     let Crew { control, checkpoints, keeper } = crew;
     let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
     let wake: Arc<dyn Fn() + Send + Sync> = {
@@ -319,40 +356,15 @@ fn run(
         }
     };
     let (writer, writer_thread) = writer::start(log.clone(), wake, failed).map_err(|_| cannot_start("log-writer"))?;
-    let spec = &pipeline.spec().checkpoints;
     let cadence = Cadence {
         frame_bytes: config.frame_bytes,
         flush_after: FLUSH_AFTER,
-        checkpoint_every: Duration::from_micros(spec.interval.as_micros() as u64),
+        checkpoint_every: Duration::from_micros(pipeline.spec().checkpoints.interval.as_micros() as u64),
     };
     let threads = config.threads.clamp(1, claimed.len().max(1));
-    let mut outboxes: Vec<Outbox> = (0..threads).map(|_| Outbox::new(super::GENERATION, &kinds)).collect();
-    let mut seats: Vec<Vec<Seat>> = (0..threads).map(|_| Vec::new()).collect();
-    let mut statuses = Vec::new();
-    let mut done: [Vec<Arc<AtomicBool>>; 3] = Default::default();
-    for (number, c) in claimed.into_iter().enumerate() {
-        let stage = if number < sources { 0 } else { 1 + usize::from(number >= sources + profiles) };
-        let thread = number % threads;
-        let handle = outboxes[thread].register(c.origin.unwrap_or_default(), c.claim.epoch, c.from, &c.outputs);
-        let status: TaskStatus = c.task.status(log.as_ref());
-        let status = Arc::new(Mutex::new(status));
-        statuses.push(status.clone());
-        let flag = Arc::new(AtomicBool::new(false));
-        done[stage].push(flag.clone());
-        seats[thread].push(Seat {
-            number,
-            id: c.id,
-            task: c.task,
-            handle,
-            status,
-            progress: c.claim.progress,
-            done: flag,
-            next_checkpoint: Instant::now() + cadence.checkpoint_every,
-            saved_position: c.saved_position,
-        });
-    }
+    let dealt = deal(claimed, threads, &kinds, log.as_ref(), cadence.checkpoint_every);
     let mut engines = Vec::new();
-    for (number, (outbox, seats)) in outboxes.into_iter().zip(seats).enumerate() {
+    for (number, (outbox, seats)) in dealt.outboxes.into_iter().zip(dealt.seats).enumerate() {
         let engine = EngineThread {
             outbox,
             outputs: outputs.clone(),
@@ -372,5 +384,12 @@ fn run(
         }
         engines.push(spawned);
     }
-    Ok(Host { control, engines, writer: writer_thread, checkpoints: keeper, statuses, done })
+    Ok(Host {
+        control,
+        engines,
+        writer: writer_thread,
+        checkpoints: keeper,
+        statuses: dealt.statuses,
+        done: dealt.done,
+    })
 }

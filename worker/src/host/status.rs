@@ -40,6 +40,8 @@ pub struct Totals {
     pub unconsented: u64,
     pub rejected: BTreeMap<&'static str, u64>,
     pub skipped: BTreeMap<&'static str, u64>,
+    /// Attributes of a wrong shape, which counted as missing.
+    pub ignored_attributes: u64,
     pub users: usize,
     pub open_joins: usize,
     pub outcomes: Vec<OutcomeCounts>,
@@ -92,12 +94,8 @@ impl Totals {
         self.late += counts.late;
         self.future += counts.future;
         self.unconsented += counts.unconsented;
-        for (name, n) in [
-            ("unknownType", counts.unknown_type),
-            ("dropped", counts.dropped),
-            ("empty", counts.empty),
-            ("ignoredAttributes", counts.ignored_attributes),
-        ] {
+        self.ignored_attributes += counts.ignored_attributes;
+        for (name, n) in [("unknownType", counts.unknown_type), ("dropped", counts.dropped), ("empty", counts.empty)] {
             if n > 0 {
                 *self.skipped.entry(name).or_default() += n;
             }

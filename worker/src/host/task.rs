@@ -69,6 +69,15 @@ pub enum Done {
 }
 
 impl Task {
+    /// When it comes to its end: sources first, then profiles, then models.
+    pub fn stage(&self) -> usize {
+        match self {
+            Task::Ingest(..) => 0,
+            Task::Profile(..) => 1,
+            Task::Model(..) => 2,
+        }
+    }
+
     /// Works for a moment. False: there was nothing to do.
     pub fn step(&mut self, log: &dyn Log, outbox: &mut Outbox, out: &Handle) -> Result<bool, HostError> {
         match self {

@@ -2,6 +2,7 @@
 //! disk makes bigger writes, and a full queue makes the engine threads wait.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,12 +33,12 @@ pub fn start(
 ) -> std::io::Result<(SyncSender<Batch>, JoinHandle<Result<(), AppendError>>)> {
     let (sender, receiver) = sync_channel(QUEUE_BATCHES);
     let run = move || {
-        let result = write(log.as_ref(), &receiver, wake.as_ref());
-        if result.is_err() {
+        let result = catch_unwind(AssertUnwindSafe(|| write(log.as_ref(), &receiver, wake.as_ref())));
+        if !matches!(result, Ok(Ok(()))) {
             failed();
             wake();
         }
-        result
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     };
     Ok((sender, thread::Builder::new().name("log-writer".into()).spawn(run)?))
 }

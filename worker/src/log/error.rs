@@ -121,13 +121,13 @@ pub enum OpenError {
     #[error("the log in {folder} has format {found}, this program reads up to {known}; use a newer program")]
     NewerFormat { folder: PathBuf, found: u16, known: u16 },
     #[error(
-        "the log in {folder} has lost records that were acknowledged: {}; restore the folder from a copy, or accept \
-         the loss with a repair", list(.losses)
+        "the log in {folder} has lost records that were acknowledged: {}; restore the folder from a copy, or \
+         start with an empty data folder", list(.losses)
     )]
     Lost { folder: PathBuf, losses: Vec<Loss> },
     #[error(
         "the end mark of the log in {folder} is {what}, so lost records would not be noticed; restore the folder from \
-         a copy, or accept what is there with a repair"
+         a copy, or start with an empty data folder"
     )]
     Mark { folder: PathBuf, what: &'static str },
     #[error(transparent)]

@@ -49,7 +49,6 @@ pub struct Fingerprint {
 
 /// Reads lines from a position on.
 pub struct Lines {
-    path: PathBuf,
     input: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     start: usize,
@@ -60,6 +59,8 @@ pub struct Lines {
     skipped: u64,
     broken: bool,
     compressed: bool,
+    /// The last line is a record only once it has an end: its writer may be in the middle of it.
+    following: bool,
 }
 
 fn open(path: &Path) -> Result<(Box<dyn Read + Send>, bool), FileError> {
@@ -104,7 +105,6 @@ impl Lines {
         }
         let (input, compressed) = open(path)?;
         let mut lines = Self {
-            path: path.to_owned(),
             input,
             buffer: vec![0; READ_BYTES],
             start: 0,
@@ -113,10 +113,15 @@ impl Lines {
             skipped: 0,
             broken: false,
             compressed,
+            following: false,
         };
         while lines.byte < byte {
-            if lines.start == lines.end && lines.refill().is_none() {
-                return Err(replaced("it is shorter now"));
+            if lines.start == lines.end {
+                match lines.refill() {
+                    Some(Ok(())) => {}
+                    None => return Err(replaced("it is shorter now")),
+                    Some(Err(cause)) => return Err(FileError::Io { path: path.to_owned(), cause }),
+                }
             }
             let step = (byte - lines.byte).min((lines.end - lines.start) as u64) as usize;
             lines.take(step);
@@ -128,8 +133,9 @@ impl Lines {
     pub fn byte(&self) -> u64 {
         self.byte
     }
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// From now on the file is taken to grow.
+    pub fn follow(&mut self) {
+        self.following = true;
     }
 
     /// The bytes of the record that `advance` gave last.
@@ -204,8 +210,11 @@ impl Lines {
         }
     }
 
-    /// A last line without an end is a record all the same.
+    /// A last line without an end is a record all the same, unless the file is followed.
     fn last(&mut self) -> Next {
+        if self.following {
+            return Next::End;
+        }
         let len = self.end - self.start;
         let skipped = std::mem::take(&mut self.skipped);
         if skipped > 0 {
@@ -271,6 +280,32 @@ mod tests {
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"two\n").unwrap();
         let Next::Record(two) = lines.advance() else { panic!("no second line") };
         assert_eq!(lines.record(two), b"two");
+    }
+
+    #[test]
+    fn a_line_half_written_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, "one\ntw").unwrap();
+        let mut lines = Lines::open(&path, 0, None).unwrap();
+        lines.follow();
+        assert_eq!(lines.advance(), Next::Record(0..3));
+        assert_eq!((lines.advance(), lines.byte()), (Next::End, 4));
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"o\n").unwrap();
+        let Next::Record(two) = lines.advance() else { panic!("no second line") };
+        assert_eq!(lines.record(two), b"two");
+    }
+
+    #[test]
+    fn a_gzip_file_cut_off_before_the_position_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl.gz");
+        let text: String = (0..200_000).map(|n| format!("line {}\n", n * 7919 % 10_007)).collect();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(text.as_bytes()).unwrap();
+        let packed = gz.finish().unwrap();
+        std::fs::write(&path, &packed[..packed.len() / 2]).unwrap();
+        assert!(matches!(Lines::open(&path, text.len() as u64, None), Err(FileError::Io { .. })));
     }
 
     #[test]

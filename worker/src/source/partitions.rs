@@ -49,10 +49,22 @@ pub enum PartitionsError {
     Pattern { source_name: String, pattern: String, cause: String },
     #[error("source `{source_name}`: cannot look into {path}: {cause}")]
     Io { source_name: String, path: String, cause: io::Error },
-    #[error("source `{source_name}`: {name} was read before and is gone; put it back (an empty file will not do)")]
+    #[error(
+        "source `{source_name}`: {} was read before and is gone; put it back under that name (an empty file will not do), \
+         or start with an empty data folder", what(.name)
+    )]
     Gone { source_name: String, name: String },
     #[error("sources.json is of format version {found}; this version reads up to {FORMAT_VERSION}: upgrade first")]
     Version { found: u32 },
+    #[error("source `{source_name}` has {found} files; {MAX_FILES} is the most")]
+    TooMany { source_name: String, found: usize },
+}
+
+/// All sources together have fewer origins than a merge can number: 32 sources of so many.
+const MAX_FILES: usize = 2_000;
+
+fn what(name: &str) -> &str {
+    if name == "." { "a single file (not a folder or a pattern)" } else { name }
 }
 
 /// The files of a source, sorted: (name, path).
@@ -108,11 +120,15 @@ impl Registry {
         }
         let found = files(source_name, location)?;
         let first_time = !self.sources.contains_key(source_name);
+        let found_count = found.len();
         let known = self.sources.entry(source_name.to_owned()).or_default();
         for (name, _) in &found {
             if !known.iter().any(|k| k.name == *name) {
                 known.push(RegisteredFile { name: name.clone(), initial: first_time });
             }
+        }
+        if known.len() > MAX_FILES {
+            return Err(PartitionsError::TooMany { source_name: source_name.to_owned(), found: found_count });
         }
         let partition = |(number, file): (usize, &RegisteredFile)| {
             let path = found.iter().find(|(name, _)| *name == file.name).map(|(_, path)| path.clone());

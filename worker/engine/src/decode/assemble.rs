@@ -109,6 +109,12 @@ impl<'r> Element<'r> {
         Ok(Some(Shared { user, time: self.time()?, version: self.version() }))
     }
 
+    /// When it happened, if that can be read and believed. Whoever stays unknown moves the partition's time on as well:
+    /// otherwise anonymous traffic alone would hold up everybody.
+    pub(super) fn believable_time(&self) -> Option<Time> {
+        self.time().ok().filter(|time| *time <= self.plan.time.not_after).map(Time)
+    }
+
     fn version(&self) -> Option<f64> {
         match self.plan.version.as_ref()?.read(self.view) {
             Val::Int(n) => Some(n as f64),

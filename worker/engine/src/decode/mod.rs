@@ -117,6 +117,8 @@ pub struct Decoded {
     /// Element by element, then as declared.
     pub events: Vec<DecodedEvent>,
     pub bytes: Vec<u8>,
+    /// Index and time of the elements of unknown users, as far as the time is believable. Nothing else is kept of them.
+    pub unconsented: Vec<(u32, Time)>,
     pub counts: Counts,
     pub rejects: Vec<Reject>,
     /// Redacted samples, JSON objects.
@@ -127,6 +129,7 @@ impl Decoded {
     pub fn clear(&mut self) {
         self.events.clear();
         self.bytes.clear();
+        self.unconsented.clear();
         self.counts = Counts::default();
         self.rejects.clear();
         self.samples.clear();
@@ -285,7 +288,10 @@ impl Decoder {
             Ok(Verdict::Events) => {}
             Ok(Verdict::UnknownType) => out.counts.unknown_type += 1,
             Ok(Verdict::Dropped) => out.counts.dropped += 1,
-            Ok(Verdict::Unconsented) => out.counts.unconsented += 1,
+            Ok(Verdict::Unconsented) => {
+                sink.counts.unconsented += 1;
+                out.unconsented.extend(element.believable_time().map(|time| (index * MAX_MAPPINGS as u32, time)));
+            }
             Err((reason, at)) => {
                 sink.events.truncate(events);
                 sink.bytes.truncate(bytes);

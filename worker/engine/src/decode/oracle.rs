@@ -361,13 +361,7 @@ impl Oracle<'_> {
                 items: Vec::new(),
                 attributes: Vec::new(),
             };
-            let event_id = self.source.event_id.as_ref().map_or(Found::Missing, |e| self.find(at, &e.field));
-            let event_id = match id(event_id) {
-                Ok(Some(id)) if id.is_empty() => Err(Reason::EmptyId),
-                Ok(Some(id)) if id.len() > 1024 => Err(Reason::IdTooLong),
-                Ok(id) => Ok(id.is_some()),
-                Err(reason) => Err(reason),
-            };
+            let event_id = self.has_event_id(at);
             if self.is_consent(mapping) {
                 event.consent = if self.granted(at) { ConsentChange::Grant } else { ConsentChange::Withdraw };
                 event.ids[0] = event_id.unwrap_or(false);
@@ -394,6 +388,14 @@ impl Oracle<'_> {
         }
         counts.ignored_attributes += ignored;
         Ok(Some(events))
+    }
+
+    fn has_event_id(&self, at: At<'_>) -> Result<bool, Reason> {
+        match id(self.source.event_id.as_ref().map_or(Found::Missing, |e| self.find(at, &e.field)))? {
+            Some(id) if id.is_empty() => Err(Reason::EmptyId),
+            Some(id) if id.len() > 1024 => Err(Reason::IdTooLong),
+            id => Ok(id.is_some()),
+        }
     }
 
     fn time(&self, at: At<'_>) -> Result<i64, Reason> {

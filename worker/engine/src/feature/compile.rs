@@ -6,7 +6,7 @@ use millrace_crds::spec::{Bucket, Feature, Names as EventNames, Per, PipelineSpe
 
 use crate::{
     event::{AttributeId, EventType},
-    names::Names,
+    names::{Names, expand},
 };
 
 use super::{
@@ -186,7 +186,8 @@ impl One<'_> {
             plans.push(Plan::Keyed { cell, by });
         }
         if let Some(names) = &f.any_of {
-            plans.push(Plan::AnyOf(names.iter().map(|name| self.attribute(name)).collect::<Result<_, _>>()?));
+            let names = names.iter().flat_map(|pattern| expand(pattern));
+            plans.push(Plan::AnyOf(names.map(|name| self.attribute(&name)).collect::<Result<_, _>>()?));
         }
         if let Some(name) = &f.attribute {
             plans.push(Plan::Attribute(self.attribute(name)?));

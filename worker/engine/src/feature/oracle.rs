@@ -168,7 +168,8 @@ impl<'s> Oracle<'s> {
         let number = FeatureValue::Number;
         let candidate = |name: &str| self.candidate(context).inputs(name).last().cloned();
         if let Some(names) = &f.any_of {
-            let any = names.iter().filter_map(|name| candidate(name)).any(|given| match given {
+            let names = names.iter().flat_map(|pattern| crate::names::expand(pattern));
+            let any = names.filter_map(|name| candidate(&name)).any(|given| match given {
                 Given::Number(number) => number > 0.0,
                 Given::Text(_) => true,
                 Given::Bool(b) => b,

@@ -44,8 +44,6 @@ pub enum Admission {
 
 impl Coverage {
     /// Checks a section and moves on to its end.
-    ///
-    /// A section that repeats older input tells nothing new of its origin's state either: see `repeats`.
     pub fn admit(&mut self, section: &SectionHead) -> Result<Admission, Gap> {
         if section.epoch < self.epoch {
             return Ok(Admission::Stale);
@@ -57,11 +55,6 @@ impl Coverage {
         let above = self.applied;
         self.applied = self.applied.max(section.to);
         Ok(Admission::Above(above))
-    }
-
-    /// Does the section end before what was applied already?
-    pub fn repeats(&self, section: &SectionHead) -> bool {
-        section.to < self.applied
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -92,7 +85,6 @@ mod tests {
         assert_eq!(c.admit(&section(1, 8, 9)), Ok(Admission::Stale), "the replaced writer still sends");
         assert_eq!(c.applied, Seq::end_of(8));
         assert_eq!(c.admit(&section(2, 9, 12)).unwrap_err().applied, Seq::end_of(8), "9 is missing");
-        assert!(c.repeats(&section(2, 2, 4)));
         assert_eq!(c.admit(&section(2, 2, 4)), Ok(Admission::Above(Seq::end_of(8))));
         assert_eq!(c.applied, Seq::end_of(8), "never backwards");
     }

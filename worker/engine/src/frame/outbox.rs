@@ -4,6 +4,10 @@
 use super::{FrameWriter, Kind, Origin, Progress, SectionHead};
 use crate::event::Seq;
 
+/// With so many bytes waiting for one log partition, a frame has to be cut: a log takes no frame of 64 MiB, and what one
+/// record yields still comes on top.
+const FULL_BYTES: usize = 16 << 20;
+
 /// Number of a log partition within the outbox.
 pub type OutputId = usize;
 
@@ -35,6 +39,8 @@ struct Output {
 pub struct Outbox {
     generation: u32,
     outputs: Vec<Output>,
+    /// Some output has [`FULL_BYTES`].
+    full: bool,
 }
 
 /// An origin's entry in the outbox.
@@ -47,7 +53,7 @@ pub struct Handle {
 impl Outbox {
     pub fn new(generation: u32, kinds: &[Kind]) -> Self {
         let output = |kind: &Kind| Output { kind: *kind, channels: Vec::new(), bytes: 0 };
-        Self { generation, outputs: kinds.iter().map(output).collect() }
+        Self { generation, outputs: kinds.iter().map(output).collect(), full: false }
     }
 
     /// An origin begins, or begins again after a restart: its first frames cover what follows `from`.
@@ -71,6 +77,7 @@ impl Outbox {
         let before = records.len();
         write(records);
         output.bytes += records.len() - before;
+        self.full |= output.bytes >= FULL_BYTES;
     }
 
     /// Everything of the origin up to `to` has been recorded.
@@ -94,8 +101,9 @@ impl Outbox {
         self.outputs[output].bytes
     }
 
-    pub fn outputs(&self) -> usize {
-        self.outputs.len()
+    /// Whoever records goes no further until frames have been cut.
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Is there anything that no frame has told yet?
@@ -118,6 +126,7 @@ impl Outbox {
             c.told = Some((c.to, c.progress));
         }
         output.bytes = 0;
+        self.full = self.full && self.outputs.iter().any(|output| output.bytes >= FULL_BYTES);
         Some(frame.finish())
     }
 }
@@ -130,6 +139,21 @@ mod tests {
         event::Time,
         frame::{Frame, put_seq},
     };
+
+    #[test]
+    fn an_output_that_is_full_says_so_until_it_is_cut() {
+        let mut outbox = Outbox::new(1, &[Kind::Events, Kind::Events]);
+        let handle = outbox.register(Origin::of_source(0, 0), 1, Seq::START, &[0, 1]);
+        outbox.record(&handle, 1, |out| out.resize(FULL_BYTES - 1, 0));
+        assert!(!outbox.is_full());
+        outbox.record(&handle, 1, |out| out.put_u8(0));
+        assert!(outbox.is_full());
+        outbox.advance(&handle, Seq::end_of(1), Progress::default());
+        outbox.cut(0).unwrap();
+        assert!(outbox.is_full(), "another one was cut");
+        outbox.cut(1).unwrap();
+        assert!(!outbox.is_full());
+    }
 
     #[test]
     fn every_output_is_covered_and_quiet_ones_stay_quiet() {

@@ -91,6 +91,18 @@ fn lateness_is_judged_against_the_highest_time_before() {
 }
 
 #[test]
+fn users_who_stay_unknown_move_time_on() {
+    let mut rig = rig();
+    rig.view(1_000);
+    rig.read(r#"{"type":"view","t":3000}"#);
+    rig.read(r#"{"type":"view","t":86400001}"#);
+    rig.view(2_899);
+    assert_eq!(rig.sent(), (vec![(1_000, 1_000)], Time(2_899_999)));
+    let counts = rig.ingest.position().counts;
+    assert_eq!((counts.unconsented, counts.late), (2, 1));
+}
+
+#[test]
 fn what_comes_from_the_future_moves_no_watermark() {
     let mut rig = rig();
     rig.view(1_000);

@@ -96,7 +96,7 @@ impl Calendar {
 
     /// A copy of everything, in order.
     pub fn sorted(&self) -> Vec<Entry> {
-        let mut all: Vec<Entry> = self.front.iter().copied().collect();
+        let mut all = self.front.to_vec();
         all.extend(self.stragglers.iter().map(|Reverse(e)| *e));
         all.extend(self.later.values().flatten());
         all.sort_unstable();

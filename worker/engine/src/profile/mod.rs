@@ -120,7 +120,7 @@ impl Profile {
         Ok(())
     }
 
-    /// Applies up to `budget` records and timers. True when everything that was ready is applied.
+    /// Applies up to `budget` records and timers, fewer when the outbox is full. True when everything that was ready is applied.
     pub fn drain(&mut self, budget: usize, outbox: &mut Outbox, out: &Handle) -> Result<bool, OrderError> {
         for _ in 0..budget {
             let (event, timer) = (self.merge.peek(), self.joins.due());
@@ -132,6 +132,9 @@ impl Profile {
             };
             if fires {
                 self.fire(outbox, out);
+                if outbox.is_full() {
+                    break;
+                }
             } else if event.is_some() {
                 self.apply_next()?;
             } else {

@@ -33,6 +33,16 @@ fn outcomes(out: &Decoded) -> usize {
     elements.len() + out.rejects.len() + counted as usize
 }
 
+fn outcome(out: &Decoded) -> Result<&'static str, Reason> {
+    match (out.rejects.first(), out.counts) {
+        (Some(reject), _) => Err(reject.reason),
+        (None, counts) if counts.empty == 1 => Ok("empty"),
+        (None, counts) if counts.unknown_type == 1 => Ok("unknown"),
+        (None, counts) if counts.unconsented == 1 => Ok("unconsented"),
+        _ => Ok("event"),
+    }
+}
+
 fn check_samples(out: &Decoded) {
     for reject in &out.rejects {
         let sample = out.sample(reject);
@@ -104,14 +114,7 @@ fn a_table_of_hostile_records() {
         let shown = String::from_utf8_lossy(&record[..record.len().min(90)]).into_owned();
         assert_eq!(outcomes(&out), 1, "{shown}: {out:?}");
         check_samples(&out);
-        let got = match (out.rejects.first(), out.counts) {
-            (Some(reject), _) => Err(reject.reason),
-            (None, counts) if counts.empty == 1 => Ok("empty"),
-            (None, counts) if counts.unknown_type == 1 => Ok("unknown"),
-            (None, counts) if counts.unconsented == 1 => Ok("unconsented"),
-            _ => Ok("event"),
-        };
-        assert_eq!(got, expected, "{shown}");
+        assert_eq!(outcome(&out), expected, "{shown}");
     }
 }
 

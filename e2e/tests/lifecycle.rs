@@ -1,0 +1,161 @@
+//! Stopping, growing, trimming, running out of disk: what an operator meets in a week.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use common::{Ended, Run, Running, count, result};
+use millrace_e2e::trace::{TraceConfig, write_trace};
+use serde_json::Value;
+
+/// A trace and its undisturbed result.
+fn trace(folder: &Path, events: u64) -> (PathBuf, Value) {
+    write_trace(folder, &TraceConfig { events, users: events / 50, ..TraceConfig::default() }).unwrap();
+    let pipeline = folder.join("pipeline.yaml");
+    let undisturbed = result(&Run::new(&pipeline, &folder.join("undisturbed")).summary());
+    (pipeline, undisturbed)
+}
+
+fn signal(running: &Running, name: &str) {
+    let sent = Command::new("kill").args([name, &running.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn a_stop_saves_everything_and_the_next_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, undisturbed) = trace(folder.path(), 30_000);
+    let run = Run::new(&pipeline, &folder.path().join("stopped"));
+    let mut read = 0;
+    for name in ["-INT", "-TERM", "-INT"] {
+        let mut running = run.clone().with(&["--max-rate", "8000"]).start();
+        assert!(!running.ended_within(Duration::from_millis(700)));
+        signal(&running, name);
+        let summary = running.finish().summary();
+        assert!(count(&summary, "read") > read, "it went on where it stopped: {summary}");
+        read = count(&summary, "read");
+        // What was told when it stopped is what is kept.
+        let replay = run.other(&["replay"]).summary();
+        assert_eq!(replay["equal"], true, "{replay}");
+    }
+    assert_eq!(result(&run.summary()), undisturbed);
+}
+
+#[test]
+fn files_that_grow_are_read_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let pipeline = folder.path().join("pipeline.yaml");
+    fs::write(folder.path().join("keys.txt"), "k: 000102030405060708090a0b0c0d0e0f\n").unwrap();
+    fs::write(&pipeline, GROWING).unwrap();
+    let line = |n: u64| {
+        let kind = if n.is_multiple_of(3) { "click" } else { "impression" };
+        format!(
+            "{{\"type\":\"{kind}\",\"u\":\"u{}\",\"t\":{},\"item\":\"i{}\"}}\n",
+            n % 7,
+            1_000_000 + n * 1_000,
+            n % 2
+        )
+    };
+    let run = Run::new(&pipeline, &folder.path().join("data"));
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    for part in 0..3u64 {
+        (part * 100..part * 100 + 100).for_each(|n| file.write_all(line(n).as_bytes()).unwrap());
+        let summary = run.summary();
+        assert_eq!(count(&summary, "read"), part * 100 + 100);
+        assert_eq!(count(&summary, "accepted"), part * 100 + 100);
+        let impressions = (0..part * 100 + 100).filter(|n| !n.is_multiple_of(3)).count() as u64;
+        assert_eq!(summary["models"]["ctr"]["examples"], impressions, "all windows were closed at the end");
+    }
+    fs::write(&path, line(999)).unwrap();
+    run.finish().refused(&["events.jsonl", "is not the file that was read before"]);
+}
+
+const GROWING: &str = r#"
+apiVersion: millrace.dev/v1alpha1
+kind: PersonalizationPipeline
+metadata: {name: growing}
+spec:
+  partitions: 2
+  privacy:
+    pseudonymKeys: {file: keys.txt, active: k}
+    user: {field: u}
+    consent: {assumed: "a test"}
+  sources:
+  - name: events
+    file: {path: events.jsonl}
+    format: Json
+    eventTime: {field: t, unit: ms, notAfter: "2000-01-01T00:00:00Z"}
+    events:
+    - {name: impression, when: {type: impression}, fields: {items: item}}
+    - {name: click, when: {type: click}, fields: {items: item}}
+  features:
+    clicks: {count: click}
+  outcomes:
+    click: {event: click, join: item, within: 10s}
+  models:
+  - {name: ctr, outcome: click, features: [clicks, item]}
+"#;
+
+#[test]
+fn a_trimmed_log_is_replayed_from_the_oldest_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, undisturbed) = trace(folder.path(), 60_000);
+    let yaml = fs::read_to_string(&pipeline).unwrap();
+    let eager = "  checkpoints: {interval: 20ms, retain: 0s}\n  partitions:";
+    fs::write(&pipeline, yaml.replacen("  partitions:", eager, 1)).unwrap();
+    let run = Run::new(&pipeline, &folder.path().join("trimmed"));
+    assert_eq!(result(&run.clone().with(&["--frame-bytes", "512"]).summary()), undisturbed);
+    let replay = run.other(&["replay"]).summary();
+    assert_eq!(replay["equal"], true, "{replay}");
+    let tasks = replay["tasks"].as_array().unwrap();
+    assert!(!tasks.is_empty());
+    assert_eq!(run.other(&["checkpoints", "verify"]).summary()["sound"], true);
+}
+
+/// A file system of so many MiB, if this machine lets us have one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, mib: u32) -> Option<Self> {
+        fs::create_dir(path).unwrap();
+        let options = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).output();
+        mounted.is_ok_and(|m| m.status.success()).then(|| Self(path.to_owned()))
+    }
+    fn grow(&self, mib: u32) {
+        let options = format!("remount,size={mib}m");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&folder.path().join("disk"), 90) else {
+        println!("skipped: no file system can be mounted here");
+        return;
+    };
+    let (pipeline, undisturbed) = trace(folder.path(), 250_000);
+    let run = Run::new(&pipeline, &disk.0.join("data"));
+    let full: Ended = run.finish();
+    full.refused(&["No space left"]);
+    let again = run.finish();
+    again.refused(&["No space left"]);
+    disk.grow(2_000);
+    assert_eq!(result(&run.summary()), undisturbed);
+    assert_eq!(run.other(&["replay"]).summary()["equal"], true);
+}
