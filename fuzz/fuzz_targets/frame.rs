@@ -2,19 +2,86 @@
 //! read back the same.
 #![no_main]
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use millrace_engine::{
     codec::Reader,
     dead_letter::DeadLetter,
-    event::Event,
-    example::Example,
-    frame::{Frame, FrameError, Kind},
+    event::{Event, Seq, Time},
+    example::{Example, ExampleHead, FeatureValue, write_example},
+    feature::mix,
+    frame::{Frame, FrameError, Kind, Origin, Progress, outbox::Outbox},
+    names::Names,
     order::Merge,
 };
 
 const CHECKSUM: std::ops::Range<usize> = 16..24;
+
+/// A frame of each kind, without its head: bytes to change.
+static SAMPLES: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
+    let names = Names::of(&mix::spec().expect("the mix is right"));
+    let mut events = mix::Events::new(3, &names).with_ids();
+    let example = |out: &mut Vec<u8>, seq| {
+        let (time, impression) = (Time(seq as i64), Time(1));
+        let (placement, platform, item) = ("home", "web", "sku");
+        let seq = Seq { offset: seq, index: 0 };
+        let head = ExampleHead {
+            seq,
+            time,
+            impression,
+            label: true,
+            position: 1,
+            propensity: 0.5,
+            placement,
+            platform,
+            item,
+            schema: 1,
+        };
+        write_example(out, &head, &[FeatureValue::Missing, FeatureValue::Number(1.0), FeatureValue::Category(7)]);
+    };
+    let letter = |out: &mut Vec<u8>, seq| {
+        let seq = Seq { offset: seq, index: 0 };
+        DeadLetter { seq, reason: "late", source: 0, partition: 0, offset: 1, time: Time(1), sample: "{}" }.write(out);
+    };
+    [
+        sample(Kind::Events, |out, _| events.write(out)),
+        sample(Kind::Examples, example),
+        sample(Kind::DeadLetters, letter),
+    ]
+});
+
+/// Sections of two origins with three records each.
+fn sample(kind: Kind, mut write: impl FnMut(&mut Vec<u8>, u64)) -> Vec<u8> {
+    let mut outbox = Outbox::new(1, &[kind]);
+    for origin in 0..2 {
+        let handle = outbox.register(Origin::of_source(0, origin), 1, Seq::START, &[0]);
+        for seq in 1..=3 {
+            outbox.record(&handle, 0, |out| write(out, seq));
+        }
+        outbox.advance(
+            &handle,
+            Seq::end_of(9),
+            Progress { watermark: Time(2), highest: Time(3), ..Progress::default() },
+        );
+    }
+    outbox.cut(0).expect("records")
+}
+
+/// A sample with bytes changed, cut off or put in: place (u16), how, byte.
+fn changed(sample: &[u8], edits: &[u8]) -> Vec<u8> {
+    let mut bytes = sample.to_vec();
+    for edit in edits.chunks_exact(4) {
+        let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % bytes.len().max(1);
+        match edit[2] % 8 {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, edit[3]),
+            2 => bytes.iter_mut().skip(at).take(4).for_each(|byte| *byte = edit[3]),
+            _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= edit[3]),
+        }
+    }
+    bytes
+}
 
 /// Frames that follow each other, each led by its length (u16).
 fn frames(mut bytes: &[u8], kind: Kind) -> Vec<Arc<[u8]>> {
@@ -81,8 +148,12 @@ fn merge(frames: &[Arc<[u8]>], kind: Kind) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((choice, bytes)) = bytes.split_first() else { return };
-    let kind = [Kind::Events, Kind::Examples, Kind::DeadLetters][usize::from(*choice) % 3];
-    let frames = frames(bytes, kind);
+    let nth = usize::from(*choice) % 3;
+    let kind = [Kind::Events, Kind::Examples, Kind::DeadLetters][nth];
+    let frames = match choice & 128 {
+        0 => vec![sealed(&changed(&SAMPLES[nth], bytes), kind), sealed(&SAMPLES[nth], kind)],
+        _ => frames(bytes, kind),
+    };
     frames.iter().for_each(|frame| read_records(frame, kind));
     merge(&frames, kind);
     drop(Frame::read(bytes, kind));
