@@ -109,8 +109,13 @@ fn a_trimmed_log_is_replayed_from_the_oldest_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, undisturbed) = trace(folder.path(), 60_000);
     let yaml = fs::read_to_string(&pipeline).unwrap();
-    let eager = "  checkpoints: {interval: 20ms, retain: 0s}\n  partitions:";
-    fs::write(&pipeline, yaml.replacen("  partitions:", eager, 1)).unwrap();
+    let lines = yaml.lines().map(|line| match line.starts_with("  checkpoints:") {
+        true => "  checkpoints: {interval: 20ms, retain: 0s}",
+        false => line,
+    });
+    let eager: String = lines.map(|line| format!("{line}\n")).collect();
+    assert_ne!(eager, yaml, "the trace's pipeline says how often checkpoints are taken");
+    fs::write(&pipeline, eager).unwrap();
     let run = Run::new(&pipeline, &folder.path().join("trimmed"));
     assert_eq!(result(&run.clone().with(&["--frame-bytes", "512"]).summary()), undisturbed);
     let replay = run.other(&["replay"]).summary();
@@ -152,9 +157,9 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
     let (pipeline, undisturbed) = trace(folder.path(), 250_000);
     let run = Run::new(&pipeline, &disk.0.join("data"));
     let full: Ended = run.finish();
-    full.refused(&["No space left"]);
+    full.refused(&["no space is left"]);
     let again = run.finish();
-    again.refused(&["No space left"]);
+    again.refused(&["no space is left"]);
     disk.grow(2_000);
     assert_eq!(result(&run.summary()), undisturbed);
     assert_eq!(run.other(&["replay"]).summary()["equal"], true);
