@@ -35,9 +35,8 @@ $(OBP)/.complete:
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $(OBP) obp==0.4.1
 	cd $(OBP) && python3 -m zipfile -e obp-0.4.1-*.whl . && touch .complete
 
-test: build ## Run all tests; those that run the binary last
+test: build ## Run all tests
 	$(CARGO) test $(BUILD) --workspace
-	$(CARGO) test $(BUILD) -p millrace-e2e -- --ignored
 
 lint: toolchain ## Check formatting and lints
 	$(CARGO) fmt --all --check

@@ -33,6 +33,9 @@ struct LastRun {
     pipeline: PathBuf,
 }
 
+/// The embedded log writes the ends of all partitions with every append.
+const MAX_LOCAL_PARTITIONS: u32 = 256;
+
 const LAST_RUN: &str = "last-run.json";
 const SOURCES: &str = "sources.json";
 const KEY: &str = "key.json";
@@ -73,6 +76,8 @@ pub enum DataError {
     OtherKey { folder: PathBuf, key_id: String },
     #[error("{}: {cause}; restore it from a copy, or start with an empty data folder", path.display())]
     Damaged { path: PathBuf, cause: String },
+    #[error("spec.partitions is {partitions}; the log of a local run takes at most {MAX_LOCAL_PARTITIONS}")]
+    TooManyPartitions { partitions: u32 },
     #[error(
         "{} holds the state of another version of this pipeline; changed: {}. Go back to it, or start with an empty \
          folder (--data)", folder.display(), changes.join(", ")
@@ -148,6 +153,9 @@ impl Data {
             partitions: validated.spec().partitions,
             spec: text,
         };
+        if wanted.partitions > MAX_LOCAL_PARTITIONS {
+            return Err(DataError::TooManyPartitions { partitions: wanted.partitions });
+        }
         let (dir, found) = DataDir::open(folder, &wanted)?;
         if let Found::OtherSpec { old } = found {
             return Err(DataError::Changed { folder: folder.to_owned(), changes: validated.changes(&old) });

@@ -195,11 +195,18 @@ impl Cli {
     }
 }
 
-/// Prints one result on standard output. A reader that went away is no error.
+/// Prints one result on standard output. A reader that went away is no error; a result that cannot be written is.
 fn print(text: impl AsRef<str>) {
-    use std::io::Write;
+    use std::io::{ErrorKind, Write};
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n"));
+    let written =
+        out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        tracing::error!(%error, "the result could not be written to standard output");
+        std::process::exit(1);
+    }
 }
 
 fn display(path: &Path) -> String {

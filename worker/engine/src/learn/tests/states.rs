@@ -171,13 +171,3 @@ fn version_1_is_as_it_was() {
     assert_eq!(loaded.digest(), live.digest());
     assert_eq!(format!("{:032x}", loaded.digest()), include_str!("model-v1.digest").trim());
 }
-
-#[test]
-#[ignore = "writes the golden file anew"]
-fn write_version_1() {
-    let (mut live, schema) = model(Some(50));
-    learn(&mut live, &schema, &rows(2026, 100));
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/learn/tests");
-    std::fs::write(folder.join("model-v1.bin"), whole(&live)).unwrap();
-    std::fs::write(folder.join("model-v1.digest"), format!("{:032x}\n", live.digest())).unwrap();
-}
