@@ -10,7 +10,7 @@ OBP := $(CACHE)/obp-0.4.1
 DEMO_DATA := $(CACHE)/demo
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build demo test lint fmt crds bench bench-learner fuzz clean
+.PHONY: help build demo test lint fmt crds bench fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -48,15 +48,14 @@ fmt: ## Format the code
 crds: ## Write crds/yaml from the Rust types
 	$(CARGO) run $(BUILD) -p millrace-crds --bin crds -- crds/yaml
 
-bench: toolchain ## Benchmarks of decode, profile task and learner; ratios within one run
+bench: build ## Benchmarks of decode, profile task, learner (beside Vowpal Wabbit) and an idle worker
 	$(CARGO) run $(BUILD) -p millrace-engine --example bench_decode
 	$(CARGO) run $(BUILD) -p millrace-engine --example bench_features
 	$(CARGO) run $(BUILD) -p millrace-engine --example bench_profile
-	$(CARGO) run $(BUILD) -p millrace-engine --example bench_learn
+	CACHE=$(CACHE) sh e2e/peers/learners/bench.sh
+	$(CARGO) run $(BUILD) -p millrace-engine --example bench_learn memory < $(CACHE)/learners/data/stream.tsv
+	$(CARGO) run $(BUILD) -p millrace-engine --example bench_learn model < $(CACHE)/learners/data/stream.tsv
 	sh e2e/peers/idle.sh $(BIN)
-
-bench-learner: toolchain ## The learner against Vowpal Wabbit, interleaved
-	CACHE=$(CACHE) bash e2e/peers/learners/bench.sh
 
 fuzz: ## Fuzz every decoder for FUZZ_SECONDS each
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

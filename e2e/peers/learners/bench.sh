@@ -3,7 +3,7 @@
 # Fails if Millrace is below 3 times Vowpal Wabbit's examples per CPU-second, or has a worse log loss.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/millrace/learners
+cache=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/millrace}/learners
 python=$cache/venv/bin/python
 mkdir -p "$cache"
 if ! "$python" -c 'import numpy, vowpalwabbit' 2>/dev/null; then

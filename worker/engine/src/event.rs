@@ -442,3 +442,65 @@ impl<'a> Iterator for Attributes<'a> {
         Some((raw.id, raw.value()?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NON_ASCII: &str = "Grüße";
+
+    fn head() -> Head {
+        let (seq, time) = (Seq { offset: 3, index: 1 }, Time(5));
+        let (event_type, consent) = (2, ConsentChange::Grant);
+        let (user, id) = (Pseudonym(u128::MAX / 3), u128::MAX / 5);
+        let (decision, session, basket, value) = (1, 2, 3, 0.5);
+        Head { seq, time, stated: Time(4), user, event_type, consent, id, decision, session, basket, value }
+    }
+
+    fn encoded(text: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut w = EventWriter::new(&mut bytes, &head(), "home", "web", "EUR");
+        w.item(&Item::new(text));
+        w.item_attribute(1, Value::Text(text));
+        w.item_attribute(2, Value::Bool(true));
+        let mut w = w.attributes();
+        w.attribute(3, Value::Number(1.5));
+        w.attribute(4, Value::Text(text));
+        w.finish();
+        bytes.split_off(4)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = encoded(NON_ASCII);
+        let event = Event::read(&bytes).unwrap();
+        assert_eq!((event.head, event.placement, event.platform, event.currency), (head(), "home", "web", "EUR"));
+        let item = event.items().next().unwrap();
+        assert_eq!(item.id, NON_ASCII);
+        let of_item: Vec<_> = item.attributes().collect();
+        assert_eq!(of_item, [(1, Value::Text(NON_ASCII)), (2, Value::Bool(true))]);
+        let of_event: Vec<_> = event.attributes().collect();
+        assert_eq!(of_event, [(3, Value::Number(1.5)), (4, Value::Text(NON_ASCII))]);
+        assert_eq!((event.attribute(4), event.attribute(5)), (Some(Value::Text(NON_ASCII)), None));
+    }
+
+    #[test]
+    fn what_is_read_ahead_is_the_events_own() {
+        let bytes = encoded("i");
+        assert_eq!(Event::user_and_id(&bytes), Some((head().user, head().id)));
+        assert_eq!(Event::user_and_id(&bytes[..HEAD_BYTES / 2]), None);
+    }
+
+    /// Texts are checked once, when the event is read: those of items and attributes too.
+    #[test]
+    fn text_that_is_not_utf8_is_refused_wherever_it_is() {
+        let bytes = encoded(NON_ASCII);
+        let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with("ü".as_bytes())).collect();
+        assert_eq!(places.len(), 3);
+        for at in places {
+            let mut bad = bytes.clone();
+            bad[at] = 0xff;
+            assert!(Event::read(&bad).is_err(), "at byte {at}");
+        }
+    }
+}
