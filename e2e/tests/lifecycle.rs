@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Ended, Run, Running, count, result};
+use common::{Ended, Run, Running, count, result, write_lines};
 use millrace_e2e::trace::{TraceConfig, write_trace};
 use serde_json::Value;
 
@@ -107,22 +107,28 @@ spec:
 #[test]
 fn a_trimmed_log_is_replayed_from_the_oldest_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let (pipeline, undisturbed) = trace(folder.path(), 60_000);
-    let yaml = fs::read_to_string(&pipeline).unwrap();
-    let lines = yaml.lines().map(|line| match line.starts_with("  checkpoints:") {
-        true => "  checkpoints: {interval: 20ms, retain: 0s}",
-        false => line,
-    });
-    let eager: String = lines.map(|line| format!("{line}\n")).collect();
-    assert_ne!(eager, yaml, "the trace's pipeline says how often checkpoints are taken");
-    fs::write(&pipeline, eager).unwrap();
-    let run = Run::new(&pipeline, &folder.path().join("trimmed"));
-    assert_eq!(result(&run.clone().with(&["--frame-bytes", "512"]).summary()), undisturbed);
-    let replay = run.other(&["replay"]).summary();
-    assert_eq!(replay["equal"], true, "{replay}");
-    let tasks = replay["tasks"].as_array().unwrap();
-    assert!(!tasks.is_empty());
-    assert_eq!(run.other(&["checkpoints", "verify"]).summary()["sound"], true);
+    fs::write(folder.path().join("keys.txt"), "k: 000102030405060708090a0b0c0d0e0f\n").unwrap();
+    // Enough for several segments of the log's one partition.
+    let line = |n: u64| {
+        let kind = if n.is_multiple_of(3) { "click" } else { "impression" };
+        format!("{{\"type\":\"{kind}\",\"u\":\"u{}\",\"t\":{},\"item\":\"i{}\"}}\n", n % 997, 1_000_000 + n * 10, n % 7)
+    };
+    write_lines(&folder.path().join("events.jsonl"), (0..300_000).map(line));
+    let run = |name: &str, checkpoints: &str| {
+        let pipeline = folder.path().join(format!("{name}.yaml"));
+        fs::write(&pipeline, GROWING.replace("  partitions: 2", &format!("  partitions: 1\n  {checkpoints}"))).unwrap();
+        Run::new(&pipeline, &folder.path().join(name))
+    };
+    let kept = run("kept", "checkpoints: {interval: 1m, retain: 1h}");
+    let trimmed = run("trimmed", "checkpoints: {interval: 20ms, retain: 20ms}");
+    let undisturbed = result(&kept.summary());
+    assert_eq!(result(&trimmed.clone().with(&["--max-rate", "100000"]).summary()), undisturbed);
+    for (run, since) in [(&kept, "beginning"), (&trimmed, "checkpoint")] {
+        let replay = run.other(&["replay"]).summary();
+        assert_eq!(replay["equal"], true, "{replay}");
+        assert_eq!(replay["tasks"][0]["since"], since, "{replay}");
+        assert_eq!(run.other(&["checkpoints", "verify"]).summary()["sound"], true);
+    }
 }
 
 /// A file system of so many MiB, if this machine lets us have one.

@@ -177,7 +177,7 @@ impl Keeper {
         commit(&mut kept.lineage, &state, position).map_err(failed)?;
         kept.lineage.collect_garbage(now, self.retain_ms).map_err(failed)?;
         if let Some(partition) = &kept.reads
-            && let Err(error) = self.log.trim(partition, kept.lineage.oldest_retained_offset())
+            && let Err(error) = self.log.trim(partition, kept.lineage.trimmable_offset())
         {
             // Too much kept does no harm; the next checkpoint tries again.
             tracing::warn!(%partition, %error, "the log could not be trimmed");

@@ -90,6 +90,8 @@ pub struct Lineage<'s> {
     writes: u64,
     /// The last write may still have happened: the manifest has to be read before the next.
     in_doubt: bool,
+    /// Offset of the newest checkpoint that was found to be older than `retain`.
+    expired_offset: u64,
 }
 
 impl<'s> Lineage<'s> {
@@ -103,7 +105,16 @@ impl<'s> Lineage<'s> {
         for _ in 0..MAX_CLAIM_ATTEMPTS {
             if let Some((manifest, version)) = try_claim(store, task, claimant)? {
                 let task = task.clone();
-                let mut lineage = Self { store, task, manifest, version, files_written: 0, writes: 0, in_doubt: false };
+                let mut lineage = Self {
+                    store,
+                    task,
+                    manifest,
+                    version,
+                    files_written: 0,
+                    writes: 0,
+                    in_doubt: false,
+                    expired_offset: 0,
+                };
                 let restored = lineage.restore()?;
                 return Ok((lineage, restored));
             }
@@ -131,11 +142,11 @@ impl<'s> Lineage<'s> {
         deltas.len() >= MAX_DELTAS || deltas.iter().map(|d| d.size_bytes).sum::<u64>() > base.size_bytes
     }
 
-    /// Records of the log below this are no longer needed: the oldest checkpoint's last applied record is, since its
-    /// checksum is compared. Without a checkpoint, all are.
-    pub fn oldest_retained_offset(&self) -> u64 {
+    /// Records of the log below this may go: they are older than the `retain` of the last `collect_garbage`, and no
+    /// checkpoint that is kept needs them. The last record that the oldest has applied stays: its checksum is compared.
+    pub fn trimmable_offset(&self) -> u64 {
         let oldest = self.manifest.checkpoints.iter().map(|c| c.position.log_offset).min();
-        oldest.map_or(0, |offset| offset.saturating_sub(1))
+        oldest.map_or(0, |offset| offset.saturating_sub(1)).min(self.expired_offset)
     }
 
     /// Writes a checkpoint. All effects of records below its offset must be acknowledged before. If this fails, either
@@ -233,6 +244,8 @@ impl<'s> Lineage<'s> {
     pub fn collect_garbage(&mut self, now_unix_ms: i64, retain_ms: i64) -> Result<usize, LineageError> {
         self.resolve()?;
         let young = |c: &Checkpoint| now_unix_ms.saturating_sub(c.position.written_at_unix_ms) <= retain_ms;
+        let expired = self.manifest.checkpoints.iter().filter(|c| !young(c)).map(|c| c.position.log_offset).max();
+        self.expired_offset = self.expired_offset.max(expired.unwrap_or(0));
         let kept = thin(self.manifest.checkpoints.clone(), young);
         let forgets = kept.len() < self.manifest.checkpoints.len();
         let next = Manifest { checkpoints: kept, ..self.manifest.clone() };

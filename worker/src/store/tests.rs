@@ -133,7 +133,7 @@ fn a_folder_store_keeps_to_its_folder_and_tidies_up() {
 fn checkpoints_come_back_and_epochs_rise() {
     let store = MemoryStore::default();
     let (mut lineage, restored) = claim(&store, "a");
-    assert_eq!((lineage.epoch(), restored, lineage.oldest_retained_offset()), (1, None, 0));
+    assert_eq!((lineage.epoch(), restored, lineage.trimmable_offset()), (1, None, 0));
     assert!(lineage.wants_base());
     assert!(matches!(lineage.commit(&delta("d"), position(5)), Err(LineageError::Invalid { .. })));
     lineage.commit(&base("b10"), position(10)).unwrap();
@@ -143,11 +143,13 @@ fn checkpoints_come_back_and_epochs_rise() {
         matches!(lineage.commit(&delta("d19"), position(19)), Err(LineageError::Invalid { .. })),
         "offsets never fall"
     );
-    let (lineage, restored) = claim(&store, "b");
+    let (mut lineage, restored) = claim(&store, "b");
     let restored = restored.unwrap();
     assert_eq!(texts(&restored), ["b10", "d20"]);
     assert_eq!((restored.checkpoint.position, restored.checkpoint.epoch, restored.damaged), (position(20), 1, vec![]));
-    assert_eq!((lineage.epoch(), lineage.oldest_retained_offset()), (2, 9));
+    assert_eq!((lineage.epoch(), lineage.trimmable_offset()), (2, 0), "the log is kept as long as checkpoints are");
+    lineage.collect_garbage(i64::MAX, 0).unwrap();
+    assert_eq!(lineage.trimmable_offset(), 9, "what the oldest checkpoint that is kept needs stays");
     assert_eq!(claim(&store, "c").0.epoch(), 3);
 }
 
@@ -376,7 +378,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(inspect::verify(&store), Ok(vec![]));
-            prop_assert!(lineage.newest().is_none_or(|c| lineage.oldest_retained_offset() < c.position.log_offset));
+            prop_assert!(lineage.newest().is_none_or(|c| lineage.trimmable_offset() < c.position.log_offset));
         }
         let restored = claim(&store, "b").1;
         prop_assert_eq!(restored.map(|r| texts(&r)).unwrap_or_default(), expected);

@@ -42,7 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, write_buffer_bytes: 8 << 20, cache_bytes: 4 << 20 }
+        Self { segment_bytes: 16 << 20, write_buffer_bytes: 8 << 20, cache_bytes: 4 << 20 }
     }
 }
 
