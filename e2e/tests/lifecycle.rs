@@ -104,6 +104,38 @@ spec:
   - {name: ctr, outcome: click, features: [clicks, item]}
 "#;
 
+/// Two files that end and grow on two threads, and two models whose windows are far apart.
+#[test]
+fn several_files_grow_and_nothing_of_them_is_late() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("keys.txt"), "k: 000102030405060708090a0b0c0d0e0f\n").unwrap();
+    fs::create_dir(folder.path().join("events")).unwrap();
+    let pipeline = folder.path().join("pipeline.yaml");
+    let yaml = GROWING.replace("path: events.jsonl", "path: events").replace(
+        "  models:",
+        "    later: {event: click, join: item, within: 7d}\n  models:\n  - {name: later, outcome: later, features: [clicks]}",
+    );
+    fs::write(&pipeline, yaml).unwrap();
+    let run = Run::new(&pipeline, &folder.path().join("data")).with(&["--threads", "2"]);
+    let mut impressions = 0;
+    for day in 0..4u64 {
+        for name in ["a.jsonl", "b.jsonl", "c.jsonl"] {
+            let path = folder.path().join("events").join(name);
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+            for n in 0..2_000u64 {
+                let t = day * 86_400_000 + n * 1_000;
+                writeln!(file, "{{\"type\":\"impression\",\"u\":\"u{}\",\"t\":{t},\"item\":\"i\"}}", n % 50).unwrap();
+                impressions += 1;
+            }
+        }
+        let summary = run.summary();
+        assert_eq!((count(&summary, "late"), count(&summary, "accepted")), (0, impressions), "day {day}: {summary}");
+        for model in ["ctr", "later"] {
+            assert_eq!(summary["models"][model]["examples"], impressions, "day {day}, {model}: {summary}");
+        }
+    }
+}
+
 #[test]
 fn a_trimmed_log_is_replayed_from_the_oldest_checkpoint() {
     let folder = tempfile::tempdir().unwrap();

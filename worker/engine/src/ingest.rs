@@ -217,12 +217,13 @@ impl Ingest {
                 unconsented.peek().map(|(index, _)| *index),
             ];
             let Some(next) = at.into_iter().flatten().min() else { return };
-            if let Some(reject) = rejects.next_if(|r| index_of(r) == next) {
-                self.dead_letter(next, reject.reason.name(), Time::MIN, decoded.sample(reject));
+            // An event first: a withdrawal that was saved from a rejected element has the reject's place.
+            if let Some(event) = events.next_if(|e| e.index == next) {
+                self.judge(event, &decoded.bytes);
             } else if let Some((index, time)) = unconsented.next_if(|(index, _)| *index == next) {
                 self.pass_time(*index, *time);
-            } else if let Some(event) = events.next() {
-                self.judge(event, &decoded.bytes);
+            } else if let Some(reject) = rejects.next() {
+                self.dead_letter(next, reject.reason.name(), Time::MIN, decoded.sample(reject));
             }
         }
     }

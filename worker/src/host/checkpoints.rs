@@ -175,7 +175,9 @@ impl Keeper {
         };
         let commit = if job.last { Lineage::release } else { Lineage::commit };
         commit(&mut kept.lineage, &state, position).map_err(failed)?;
-        kept.lineage.collect_garbage(now, self.retain_ms).map_err(failed)?;
+        // A position in a source is worth nothing once there is a newer one; state is, while its log is kept.
+        let retain_ms = if kept.reads.is_some() { self.retain_ms } else { 0 };
+        kept.lineage.collect_garbage(now, retain_ms).map_err(failed)?;
         if let Some(partition) = &kept.reads
             && let Err(error) = self.log.trim(partition, kept.lineage.trimmable_offset())
         {

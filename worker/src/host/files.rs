@@ -167,6 +167,8 @@ impl FileIngest {
     pub fn step(&mut self, outbox: &mut Outbox, out: &Handle) -> bool {
         let lowest = self.shared.watermarks.lowest();
         if self.ingest.is_holding() && !self.ingest.release(lowest, outbox, out) {
+            // Part of a record may have gone on, and the watermark with it: others wait for that.
+            self.publish();
             return false;
         }
         let wanted = self.disorder.as_mut().map_or(STEP_RECORDS, Disorder::next);
@@ -196,10 +198,11 @@ impl FileIngest {
                 }
             }
         }
-        if read == 0 && allowed > 0 {
-            self.at_end(outbox, out);
-        } else {
+        self.shared.pacer.give_back(allowed - read);
+        if read > 0 {
             self.end_since = None;
+        } else if allowed > 0 {
+            self.at_end(outbox, out);
         }
         self.publish();
         read > 0
@@ -222,7 +225,11 @@ impl FileIngest {
     pub fn checkpoint(&mut self) -> Result<Vec<u8>, HostError> {
         let position = *self.ingest.committed();
         if self.known.bytes < 4096 && position.byte > self.known.bytes {
-            self.known = fingerprint(&self.path, position.byte)?;
+            match fingerprint(&self.path, position.byte) {
+                Ok(known) => self.known = known,
+                // It is open and can still be read to its end.
+                Err(error) => tracing::warn!(%error, "a file that is being read was removed or renamed"),
+            }
         }
         Ok(FilePosition { position, known: self.known, broken_at: self.broken_at }.write())
     }

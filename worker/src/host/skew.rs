@@ -58,4 +58,29 @@ impl Pacer {
         *state = (now, saved - allowed as f64);
         allowed
     }
+
+    /// What was allowed and not read is for others: a file at its end must not starve them.
+    pub fn give_back(&self, unread: usize) {
+        if self.per_second.is_some()
+            && unread > 0
+            && let Ok(mut state) = self.state.lock()
+        {
+            state.1 += unread as f64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_read_is_left_for_others() {
+        let pacer = Pacer::new(Some(1.0));
+        pacer.give_back(1);
+        assert_eq!(pacer.allow(256), 1, "at its end: reads nothing");
+        pacer.give_back(1);
+        assert_eq!(pacer.allow(256), 1, "the next one has it");
+        assert_eq!(pacer.allow(256), 0);
+    }
 }

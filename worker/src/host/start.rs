@@ -113,6 +113,21 @@ struct Crew {
     keeper: thread::JoinHandle<Result<(), HostError>>,
 }
 
+/// Tells every log which origins are there now, all at once and before any record of theirs. Otherwise an origin that
+/// ended in the run before, or is new, would hold nothing up until its own first frame, and come late.
+fn announce(outboxes: &mut [Outbox], outputs: &[LogPartition], log: &dyn Log) -> Result<(), HostError> {
+    let mut appends = Vec::new();
+    for outbox in outboxes {
+        for (output, partition) in outputs.iter().enumerate() {
+            appends.extend(outbox.cut(output).map(|frame| (partition.clone(), frame)));
+        }
+    }
+    if !appends.is_empty() {
+        log.append(&appends)?;
+    }
+    Ok(())
+}
+
 fn cannot_start(thread: &str) -> HostError {
     HostError::Thread(format!("{thread} (it could not be started)"))
 }
@@ -362,7 +377,8 @@ fn run(
         checkpoint_every: Duration::from_micros(pipeline.spec().checkpoints.interval.as_micros() as u64),
     };
     let threads = config.threads.clamp(1, claimed.len().max(1));
-    let dealt = deal(claimed, threads, &kinds, log.as_ref(), cadence.checkpoint_every);
+    let mut dealt = deal(claimed, threads, &kinds, log.as_ref(), cadence.checkpoint_every);
+    announce(&mut dealt.outboxes, &outputs, log.as_ref())?;
     let mut engines = Vec::new();
     for (number, (outbox, seats)) in dealt.outboxes.into_iter().zip(dealt.seats).enumerate() {
         let engine = EngineThread {

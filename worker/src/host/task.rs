@@ -118,24 +118,6 @@ impl Task {
         Ok(())
     }
 
-    /// Finishes a drain that is under way.
-    pub fn settle(&mut self, outbox: &mut Outbox, out: &Handle) -> Result<(), HostError> {
-        match self {
-            Task::Ingest(..) => {}
-            Task::Profile(profile, follow, _) => {
-                while !follow.drained {
-                    Self::drain_profile(profile, follow, outbox, out)?;
-                }
-            }
-            Task::Model(model, follow, _) => {
-                while !follow.drained {
-                    Self::drain_model(model, follow)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// May it be saved now?
     pub fn is_clean(&self) -> bool {
         match self {

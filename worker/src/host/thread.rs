@@ -195,8 +195,11 @@ impl EngineThread {
 
     /// Completes what is half done and saves every task.
     fn finish(&mut self) -> Result<(), HostError> {
-        for seat in &mut self.seats {
-            seat.task.settle(&mut self.outbox, &seat.handle)?;
+        for at in 0..self.seats.len() {
+            while !self.seats[at].task.is_clean() {
+                self.step(at)?;
+                self.cut_full();
+            }
         }
         self.flush();
         for at in 0..self.seats.len() {

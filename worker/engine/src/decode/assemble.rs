@@ -188,7 +188,8 @@ impl<'r> Element<'r> {
             raw.id = self.event_id(mapping, &mut buf).unwrap_or(None);
             EventWriter::new(out.bytes, &raw.seal(self.by), "", "", "").attributes().finish();
         }
-        if out.bytes.len() - start > MAX_EVENT_BYTES || out.bytes.len() > MAX_RECORD_EVENT_BYTES {
+        let too_long = out.bytes.len() - start > MAX_EVENT_BYTES || out.bytes.len() > MAX_RECORD_EVENT_BYTES;
+        if too_long && consent != ConsentChange::Withdraw {
             return Err((Reason::TooLong, None));
         }
         out.events.push(DecodedEvent {

@@ -155,6 +155,9 @@ impl Columns {
 
 /// Only a column that is hardly different: where a file has no header, its first line is somebody's data.
 fn nearest(name: &str, names: &[String], wanted: &[(String, bool)]) -> Option<String> {
+    if !wanted.iter().any(|(w, _)| names.contains(w)) {
+        return None; // no column is known: this is no header
+    }
     let unused = names.iter().filter(|n| !wanted.iter().any(|(w, _)| w == *n));
     let near = unused.map(|n| (strsim::osa_distance(&n.to_lowercase(), &name.to_lowercase()), n));
     let (distance, nearest) = near.min()?;
@@ -197,8 +200,10 @@ mod tests {
         let header = |line: &str| Columns::of_header(line.as_bytes(), b';', &wanted).map(|c| c.slots);
         assert_eq!(header("\u{feff}price; user id ;x\r\n"), Ok(vec![Some(1), Some(0), None]));
         assert_eq!(header("price;user id;price"), Err(HeaderError::Twice("price".to_owned())));
-        let error = header("User_id;x;y").unwrap_err().to_string();
+        let error = header("User_id;x;colour").unwrap_err().to_string();
         assert_eq!(error, "the header has no column `user id` (did you mean `User_id`?), `price`");
+        let error = header("user7;x;y").unwrap_err().to_string();
+        assert_eq!(error, "the header has no column `user id`, `price`", "it may be somebody's data");
         assert_eq!(Columns::of_header(b"\xff", b',', &wanted).err(), Some(HeaderError::NotUtf8));
         assert_eq!(header("\"price;user id").err(), Some(HeaderError::BadQuotes));
     }

@@ -27,6 +27,7 @@ spec:
     events:
     - {name: consent, when: {type: consent}}
     - {name: view, when: {type: view}}
+    - {name: odd, when: {alias: bad}, fields: {items: item}}
 "#;
 
 struct Rig {
@@ -140,6 +141,21 @@ fn what_is_too_far_ahead_is_held_and_still_moves_its_own_watermark() {
     assert!(rig.ingest.release(Time(4_000_000), &mut rig.outbox, &rig.out));
     assert_eq!(rig.sent().0, [(5_000, 5_000)]);
     assert_eq!(rig.ingest.committed().offset, 1);
+}
+
+/// The dead letter of a rejected element and the withdrawal that was saved from it have one sequence.
+#[test]
+fn a_withdrawal_from_a_rejected_element_is_not_covered_by_its_dead_letter() {
+    let mut rig = rig();
+    let record = r#"{"type":"consent","alias":"bad","u":"a","t":5000,"ok":false,"item":""}"#;
+    rig.read_when(record, Time(0));
+    let bytes = rig.outbox.cut(0).unwrap();
+    let section = Frame::read(&bytes, Kind::Events).unwrap().sections().next().unwrap().unwrap();
+    assert!(rig.ingest.is_holding());
+    assert!(section.head.to < Seq { offset: 1, index: 0 }, "nothing of the record has gone on: {:?}", section.head.to);
+    assert!(rig.ingest.release(Time(5_000_000), &mut rig.outbox, &rig.out));
+    assert_eq!(rig.sent().0, [(5_000, 5_000)]);
+    assert_eq!(rig.reasons(), ["emptyId"]);
 }
 
 #[test]

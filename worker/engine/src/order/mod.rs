@@ -129,13 +129,16 @@ impl Merge {
         for section in frame.sections() {
             let section = section?;
             let at = self.origin_index(section.head.origin);
+            let restarted = section.head.epoch > self.origins[at].coverage.epoch;
             let Admission::Above(applied) = self.origins[at].coverage.admit(&section.head)? else { continue };
+            let mut own_highest = Time::MIN;
             for record in section.records() {
                 let record = record?;
                 if record.seq <= applied {
                     continue;
                 }
                 let time = time_of(record.bytes)?;
+                own_highest = own_highest.max(time);
                 if time <= self.merged {
                     let origin = section.head.origin;
                     late.push(LateRecord { origin, bytes: record.bytes.to_vec() });
@@ -145,7 +148,12 @@ impl Merge {
                 self.waiting.push(Entry { time, origin, seq, frame: slot, at: record.at as u32, len });
                 self.hold(slot);
             }
-            self.advance(at, section.head.to, &section.head.progress);
+            let mut told = section.head.progress;
+            if self.kind == Kind::Examples {
+                // Each model's own: what was told spans models with longer windows, whose end would make ours late.
+                told.highest = own_highest;
+            }
+            self.advance(at, restarted || section.head.to >= self.origins[at].coverage.applied, &told);
         }
         self.let_go_if_unused(slot);
         self.merge_watermarks();
@@ -165,12 +173,12 @@ impl Merge {
         }
     }
 
-    fn advance(&mut self, at: usize, to: Seq, told: &Progress) {
-        let origin = &mut self.origins[at];
-        let own = &mut origin.progress;
+    /// `is_news`: it tells of the origin's state as it is now, not of what is repeated after a restart.
+    fn advance(&mut self, at: usize, is_news: bool, told: &Progress) {
+        let own = &mut self.origins[at].progress;
         own.watermark = own.watermark.max(told.watermark);
         own.highest = own.highest.max(told.highest);
-        if to >= origin.coverage.applied {
+        if is_news {
             own.state = told.state;
         }
     }
@@ -292,7 +300,8 @@ impl Merge {
                 return Err(r.corrupt("waiting origin"));
             }
             let seq = crate::frame::read_seq(&mut Reader::new(record))?;
-            let (at, len) = (bytes.len() as u32, record.len() as u32);
+            let at = u32::try_from(bytes.len()).map_err(|_| r.corrupt("more than 4 GiB of waiting records"))?;
+            let len = record.len() as u32;
             entries.push(Entry { time: time_of(record)?, origin, seq, frame: 0, at, len });
             bytes.extend_from_slice(record);
         }

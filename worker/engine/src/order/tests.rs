@@ -75,8 +75,14 @@ fn a_repeated_frame_of_a_restarted_writer_changes_nothing() {
     let mut m = merge_of(1);
     m.accept(&frame(&[Part(0, 1, 0, 3, 30, Ended, &[(1, 10), (3, 30)])])).unwrap();
     assert_eq!(drain(&mut m).len(), 2);
-    m.accept(&frame(&[Part(0, 2, 0, 2, 10, Active, &[(1, 10)])])).unwrap();
+    m.accept(&frame(&[Part(0, 1, 0, 2, 10, Active, &[(1, 10)])])).unwrap();
     assert!(m.all_ended(), "older input says nothing new of the state");
+    m.accept(&frame(&[Part(0, 2, 0, 2, 10, Active, &[(1, 10)])])).unwrap();
+    assert!(!m.all_ended(), "a new writer may have more, and holds up what comes meanwhile");
+    m.accept(&frame(&[Part(0, 2, 2, 2, 10, Ended, &[])])).unwrap();
+    assert!(!m.all_ended(), "it has not come to where the old one was");
+    m.accept(&frame(&[Part(0, 2, 2, 3, 30, Ended, &[(3, 30)])])).unwrap();
+    assert!(m.all_ended());
     assert_eq!((drain(&mut m).len(), m.watermark()), (0, Time(30)));
     m.accept(&frame(&[Part(0, 1, 3, 9, 99, Active, &[(4, 40)])])).unwrap();
     assert_eq!(m.waiting(), 0, "the stale writer is not heard");
