@@ -29,7 +29,7 @@ pub struct MarkFiles {
 pub enum Found {
     /// The newest whole mark.
     Mark(Mark),
-    /// No file: the log is new, or somebody removed them.
+    /// No file, or empty ones: the log is new, or somebody removed them.
     Missing,
     /// Neither file holds a whole mark.
     Damaged,
@@ -49,6 +49,10 @@ impl MarkFiles {
                 }
                 Err(error) => return Err(DiskError::new(&path, &error).into()),
             };
+            if bytes.is_empty() {
+                missing += 1; // made by a process that was killed before it wrote its first mark
+                continue;
+            }
             match Mark::decode(&bytes) {
                 Ok(mark) if newest.as_ref().is_none_or(|n| n.sequence < mark.sequence) => newest = Some(mark),
                 Ok(_) | Err(MarkError::Corrupt(_)) => {}

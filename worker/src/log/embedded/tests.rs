@@ -141,6 +141,21 @@ fn a_second_opener_is_refused_and_told_who_has_it() {
 }
 
 #[test]
+fn a_process_killed_before_its_first_mark_leaves_no_damage() {
+    let folder = TempDir::new().unwrap();
+    drop(open(folder.path()));
+    for name in ["end.0", "end.1"] {
+        std::fs::write(folder.path().join(name), b"").unwrap();
+    }
+    append_next(&open(folder.path()), &[events(0)]).unwrap();
+    for name in ["end.0", "end.1"] {
+        std::fs::write(folder.path().join(name), b"").unwrap();
+    }
+    let lost = EmbeddedLog::open(folder.path(), small()).err();
+    assert!(matches!(lost, Some(OpenError::Mark { .. })), "with records there was a mark: {lost:?}");
+}
+
+#[test]
 fn creation_that_was_cut_off_starts_over() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("fjall.new/keyspaces")).unwrap();
