@@ -326,9 +326,11 @@ fn the_mark_survives_in_one_file_and_is_missed_without_both() {
         check_records(&open(folder.path())).unwrap();
     }
     let both = |tamper: &dyn Fn(&Path)| ["end.0", "end.1"].map(|name| tamper(&folder.path().join(name)));
-    both(&|path| std::fs::write(path, b"").unwrap());
     let error = |what| Some(OpenError::Mark { folder: folder.path().to_owned(), what });
+    both(&|path| std::fs::write(path, b"MRLM and then nothing sensible").unwrap());
     assert_eq!(EmbeddedLog::open(folder.path(), small()).err(), error("damaged"));
+    both(&|path| std::fs::write(path, b"").unwrap());
+    assert_eq!(EmbeddedLog::open(folder.path(), small()).err(), error("missing"));
     both(&|path| std::fs::remove_file(path).unwrap());
     assert_eq!(EmbeddedLog::open(folder.path(), small()).err(), error("missing"));
     assert_eq!(repair(folder.path(), small()), Ok(vec![]));
