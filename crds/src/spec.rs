@@ -62,20 +62,13 @@ impl Default for Checkpoints {
 }
 
 /// How far apart in event time the sources may be read.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Ordering {
     /// A record further than this above the lowest watermark waits. Greater than every `maxOutOfOrderness`.
     /// Default: 1 h, or twice the greatest `maxOutOfOrderness` where that is more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_skew: Option<Span>,
-}
-
-#[allow(clippy::derivable_impls)]
-impl Default for Ordering {
-    fn default() -> Self {
-        Self { max_skew: None }
-    }
 }
 
 /// Who may be known, and by what.

@@ -131,14 +131,14 @@ impl Merge {
             let at = self.origin_index(section.head.origin);
             let restarted = section.head.epoch > self.origins[at].coverage.epoch;
             let Admission::Above(applied) = self.origins[at].coverage.admit(&section.head)? else { continue };
-            let mut own_highest = Time::MIN;
+            let mut highest = Time::MIN;
             for record in section.records() {
                 let record = record?;
                 if record.seq <= applied {
                     continue;
                 }
                 let time = time_of(record.bytes)?;
-                own_highest = own_highest.max(time);
+                highest = highest.max(time);
                 if time <= self.merged {
                     let origin = section.head.origin;
                     late.push(LateRecord { origin, bytes: record.bytes.to_vec() });
@@ -149,10 +149,7 @@ impl Merge {
                 self.hold(slot);
             }
             let mut told = section.head.progress;
-            if self.kind == Kind::Examples {
-                // Each model's own: what was told spans models with longer windows, whose end would make ours late.
-                told.highest = own_highest;
-            }
+            told.highest = told.highest.max(highest);
             self.advance(at, restarted || section.head.to >= self.origins[at].coverage.applied, &told);
         }
         self.let_go_if_unused(slot);

@@ -7,7 +7,6 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
     codec::{Put, Reader},
     dedupe::Dedupe,
-    event::Time,
     frame::Kind,
     join::Joins,
     order::Merge,
@@ -36,7 +35,6 @@ impl Profile {
             for n in [self.counts.accepted, self.counts.duplicate, self.counts.unconsented, self.counts.late] {
                 out.put_u64(n);
             }
-            out.put_i64(self.highest_example.0);
             out.put_u64(self.offset);
         });
         self.users.mark_clean();
@@ -66,7 +64,6 @@ impl Profile {
                 unconsented: r.u64("unconsented")?,
                 late: r.u64("late")?,
             };
-            profile.highest_example = Time(r.i64("highest example")?);
             profile.offset = r.u64("log offset")?;
         }
         if let Some(last) = parts.last() {

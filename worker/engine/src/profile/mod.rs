@@ -41,8 +41,6 @@ pub struct Profile {
     joins: Joins,
     dedupe: Dedupe,
     counts: Counts,
-    /// Highest time of an example so far.
-    highest_example: Time,
     /// Offset of the log record in hand, and how many effects it has had.
     offset: u64,
     effects: u32,
@@ -68,7 +66,6 @@ impl Profile {
             joins: Joins::new(plan.outcomes.clone(), plan.example_plans()),
             dedupe: Dedupe::new(plan.dedupe_micros),
             counts: Counts::default(),
-            highest_example: Time::MIN,
             offset: 0,
             effects: 0,
             ahead: Ahead::default(),
@@ -150,8 +147,8 @@ impl Profile {
     }
 
     fn finish(&mut self, outbox: &mut Outbox, out: &Handle) -> bool {
-        let progress =
-            Progress { watermark: self.merge.watermark(), highest: self.highest_example, state: self.merge.state() };
+        // The highest time is each model's own: it follows from the examples that its log gets.
+        let progress = Progress { watermark: self.merge.watermark(), highest: Time::MIN, state: self.merge.state() };
         outbox.advance(out, Seq::end_of(self.offset), progress);
         true
     }
@@ -224,11 +221,10 @@ impl Profile {
     }
 
     fn fire(&mut self, outbox: &mut Outbox, out: &Handle) {
-        let Self { joins, offset, effects, highest_example, .. } = self;
+        let Self { joins, offset, effects, .. } = self;
         joins.fire(|model, mut head, values| {
             head.seq = Seq { offset: *offset, index: *effects };
             *effects += 1;
-            *highest_example = head.time.max(*highest_example);
             outbox.record(out, model, |records| write_example_of(records, &head, values));
         });
     }
