@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod progress;
 pub mod replay;
+pub mod serve;
 pub mod source;
 pub mod store;
 pub mod summary;

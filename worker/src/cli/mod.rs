@@ -14,7 +14,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{data, host::HostError, log, pipeline::PipelineError, source::partitions::PartitionsError, store};
+use crate::{data, host::HostError, log, pipeline::PipelineError, serve, source::partitions::PartitionsError, store};
 
 /// Real-time personalization: reads interaction events, keeps user profiles, trains models online.
 #[derive(Parser)]
@@ -136,8 +136,8 @@ pub enum CliError {
     Lineage(#[from] store::checkpoint::LineageError),
     #[error(transparent)]
     Host(#[from] HostError),
-    #[error("cannot listen on {address}: {cause}; choose another --metrics-address")]
-    Listen { address: String, cause: std::io::Error },
+    #[error(transparent)]
+    Serve(#[from] serve::SetupError),
     #[error("{0}")]
     Other(String),
     /// What was found is printed already; only the exit code is left to say.
