@@ -14,6 +14,7 @@ use millrace_engine::{
 };
 
 use super::{
+    checkpoints::Written,
     error::HostError,
     files::FileIngest,
     status::{Detail, TaskStatus},
@@ -80,13 +81,7 @@ impl Task {
     }
 
     /// Reads or applies about `budget` records or timers. False: there was nothing to do.
-    pub fn step(
-        &mut self,
-        log: &dyn Log,
-        outbox: &mut Outbox,
-        out: &Handle,
-        budget: usize,
-    ) -> Result<bool, HostError> {
+    pub fn step(&mut self, log: &dyn Log, outbox: &mut Outbox, out: &Handle, budget: usize) -> Result<bool, HostError> {
         match self {
             Task::Ingest(file, _) => Ok(file.step(outbox, out, budget)),
             Task::Profile(profile, follow, _) => {
@@ -177,7 +172,7 @@ impl Task {
                     watermark: ingest.watermark(),
                     state: ingest.state(),
                     waiting: usize::from(ingest.is_holding()),
-                    checkpoints: 0,
+                    checkpoints: Written::default(),
                     detail: Detail::Ingest { source, counts: position.counts, unreadable_now: file.is_broken() },
                 }
             }
@@ -188,7 +183,7 @@ impl Task {
                 watermark: profile.watermark(),
                 state: profile.state(),
                 waiting: profile.waiting(),
-                checkpoints: 0,
+                checkpoints: Written::default(),
                 detail: Detail::Profile {
                     counts: *profile.counts(),
                     outcomes: profile.outcome_counts().to_vec(),
@@ -206,7 +201,7 @@ impl Task {
                     watermark: model.watermark(),
                     state: model.state(),
                     waiting: model.waiting(),
-                    checkpoints: 0,
+                    checkpoints: Written::default(),
                     detail: Detail::Model { name: model_name, summary, late: model.late() },
                 }
             }

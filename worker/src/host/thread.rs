@@ -221,7 +221,7 @@ impl EngineThread {
                 seat.done.store(true, Ordering::Release);
             }
             if let Ok(mut status) = seat.status.lock() {
-                let written = seat.progress.written.load(Ordering::Acquire);
+                let written = seat.progress.written.lock().map(|written| *written).unwrap_or_default();
                 *status = TaskStatus { checkpoints: written, ..seat.task.status(self.log.as_ref()) };
             }
         }
