@@ -126,5 +126,5 @@ fn at_most_one_in_twenty_ever_alarms_but_for_a_per_impression_variance() {
 fn a_lift_that_is_there_is_found() {
     let world = World { users: 4_000, shape: 1.5, factor: 2.0, settings: Settings::default() };
     let found = (0..50).filter(|seed| experiment(10_000 + seed, &world).ctr).count();
-    assert!(found >= 45, "{found} of 50");
+    assert!(found >= 40, "{found} of 50");
 }
