@@ -16,6 +16,10 @@ use crate::{
     schema,
 };
 
+mod decisions;
+
+pub use decisions::*;
+
 /// What to read, what to keep of it, what to learn from it.
 #[derive(CustomResource, Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "millrace.dev", version = "v1alpha1", kind = "PersonalizationPipeline", namespaced)]
@@ -43,6 +47,19 @@ pub struct PipelineSpec {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub models: Vec<Model>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<Catalog>,
+    /// How candidates are ranked, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, Policy>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub placements: Vec<Placement>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub experiments: Vec<Experiment>,
+    #[serde(default)]
+    pub serving: Serving,
 }
 
 /// How often state is saved and how long it is kept.
@@ -137,6 +154,11 @@ pub struct Source {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSource>,
+    /// Its records are items of the catalog instead of events.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub table: bool,
     pub format: Format,
     /// CSV only; one character. Default `,`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +167,8 @@ pub struct Source {
     /// field of the element and any other path one of the whole record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub each: Option<String>,
+    /// Not needed for a table: its records then count from when they are read.
+    #[serde(default)]
     pub event_time: EventTime,
     /// A source whose end was confirmed this long is idle and holds nothing up. Default 30 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,7 +187,8 @@ pub struct Source {
     #[schemars(length(max = 32))]
     pub drop: Vec<When>,
     /// How events are recognized. Every one that matches a record gives an event, in this order.
-    #[schemars(length(min = 1, max = 64))]
+    #[serde(default)]
+    #[schemars(length(max = 64))]
     pub events: Vec<EventMapping>,
 }
 
@@ -172,6 +197,21 @@ pub struct Source {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileSource {
     pub path: String,
+}
+
+/// `POST /v1/events`: what is accepted goes to a topic of so many partitions first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HttpSource {
+    /// Cannot be changed later.
+    #[schemars(range(min = 1, max = 64))]
+    pub partitions: u32,
+}
+
+impl Default for HttpSource {
+    fn default() -> Self {
+        Self { partitions: 1 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -183,7 +223,7 @@ pub enum Format {
 }
 
 /// When an event happened. Exactly one of `field` and `fields`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = schema::one_of(&["field", "fields"])))]
 pub struct EventTime {
@@ -493,6 +533,13 @@ pub struct Model {
     pub position: Position,
     #[serde(default)]
     pub learner: Learner,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_on: Option<TrainOn>,
+    /// Scores and is validated, but learns no more: a switch of a bad day.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
 }
 
 /// What is done with the position an item was shown at.
@@ -508,6 +555,9 @@ pub enum Position {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Learner {
     pub ftrl: Ftrl,
+    /// Instead of `ftrl`: each item for itself; `features` may then be only `[item]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_bernoulli: Option<BetaBernoulli>,
 }
 
 /// FTRL-proximal logistic regression (McMahan et al. 2013).

@@ -3,6 +3,7 @@
 pub mod checkpoints;
 pub mod error;
 pub mod files;
+pub mod mailbox;
 pub mod skew;
 pub mod start;
 pub mod status;
