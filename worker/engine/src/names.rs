@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use millrace_crds::spec::PipelineSpec;
+use millrace_crds::spec::{Impressions, PipelineSpec};
 
 use crate::event::{AttributeId, EventType};
 
@@ -18,10 +18,13 @@ pub struct Names {
 impl Names {
     /// The spec must be validated: at most 255 events and 65,535 attributes.
     pub fn of(spec: &PipelineSpec) -> Self {
-        let events: BTreeSet<&String> = spec.sources.iter().flat_map(|s| &s.events).map(|e| &e.name).collect();
+        let mut events: BTreeSet<&str> = spec.sources.iter().flat_map(|s| &s.events).map(|e| e.name.as_str()).collect();
+        if spec.placements.iter().any(|placement| placement.impressions == Impressions::Decision) {
+            events.insert(IMPRESSION); // though no source may send any
+        }
         let attributes: BTreeSet<String> =
             spec.privacy.allowed_attributes.iter().flat_map(|pattern| expand(pattern)).collect();
-        Self { events: events.into_iter().cloned().collect(), attributes: attributes.into_iter().collect() }
+        Self { events: events.into_iter().map(str::to_owned).collect(), attributes: attributes.into_iter().collect() }
     }
     pub fn event(&self, name: &str) -> Option<EventType> {
         self.events.binary_search_by(|n| n.as_str().cmp(name)).ok().map(|i| i as EventType)
