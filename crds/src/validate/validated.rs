@@ -28,6 +28,10 @@ impl Validated {
     pub fn namespace(&self) -> &str {
         self.document.namespace.as_deref().unwrap_or("default")
     }
+    /// What the page shows on top.
+    pub fn note(&self) -> Option<&str> {
+        self.document.note.as_deref()
+    }
     pub fn spec(&self) -> &PipelineSpec {
         &self.document.spec
     }

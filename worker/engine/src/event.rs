@@ -233,7 +233,7 @@ impl AttributesWriter<'_> {
     }
 }
 
-fn put_short(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_short(out: &mut Vec<u8>, text: &str) {
     out.put_u8(text.len() as u8);
     out.put(text.as_bytes());
 }
@@ -322,7 +322,8 @@ impl<'a> Event<'a> {
     }
 }
 
-fn short<'a>(r: &mut Reader<'a>) -> Result<&'a str, Corrupt> {
+/// A text led by its length (u8).
+pub(crate) fn short<'a>(r: &mut Reader<'a>) -> Result<&'a str, Corrupt> {
     let len = r.u8("text length")? as usize;
     std::str::from_utf8(r.take(len, "text")?).map_err(|_| r.corrupt("text"))
 }

@@ -436,6 +436,7 @@ impl OpenJoin {
             platform: self.platform(),
             item: self.item_id(item),
             schema,
+            ..ExampleHead::default()
         }
     }
 
