@@ -19,11 +19,24 @@ const KIND: &str = "PersonalizationPipeline";
 
 static SPEC_SCHEMA: LazyLock<Value> = LazyLock::new(schema::of_spec);
 
+/// The annotation whose text the page shows.
+pub const NOTE: &str = "millrace.dev/note";
+
+/// What `metadata` says.
+#[derive(Default)]
+struct Metadata {
+    name: String,
+    namespace: Option<String>,
+    note: Option<String>,
+}
+
 /// A pipeline of the right shape. Whether it makes sense, [`crate::validate()`] says.
 #[derive(Clone, Debug)]
 pub struct Document {
     pub name: String,
     pub namespace: Option<String>,
+    /// Of the annotation [`NOTE`]: shown on top of the page.
+    pub note: Option<String>,
     pub spec: PipelineSpec,
     /// Line and column of each path of the YAML.
     pub(crate) places: BTreeMap<String, (u32, u32)>,
@@ -34,6 +47,7 @@ impl From<PersonalizationPipeline> for Document {
         Self {
             name: resource.metadata.name.unwrap_or_default(),
             namespace: resource.metadata.namespace,
+            note: resource.metadata.annotations.and_then(|mut annotations| annotations.remove(NOTE)),
             spec: resource.spec,
             places: BTreeMap::new(),
         }
@@ -44,12 +58,12 @@ impl From<PersonalizationPipeline> for Document {
 pub fn read(yaml: &str) -> Result<Document, Problems> {
     let tree = tree::parse(yaml)?;
     let mut walk = Walk { yaml, problems: Vec::new(), places: BTreeMap::new() };
-    let (name, namespace) = walk.document(&tree);
+    let Metadata { name, namespace, note } = walk.document(&tree);
     let Walk { mut problems, places, .. } = walk;
     if problems.is_empty() {
         let spec = tree.value.entry("spec").map(|spec| spec.value.to_json()).unwrap_or_default();
         match serde_json::from_value(spec) {
-            Ok(spec) => return Ok(Document { name, namespace, spec, places }),
+            Ok(spec) => return Ok(Document { name, namespace, note, spec, places }),
             Err(error) => problems.push(Problem::new(&Path::of("spec"), shortened(&error.to_string()))),
         }
     }
@@ -78,8 +92,7 @@ impl Walk<'_> {
         });
     }
 
-    /// Name and namespace.
-    fn document(&mut self, tree: &Tree) -> (String, Option<String>) {
+    fn document(&mut self, tree: &Tree) -> Metadata {
         const KEYS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
         let root = Path::default();
         let Node::Mapping(entries) = &tree.value else {
@@ -99,15 +112,15 @@ impl Walk<'_> {
                 self.problems.push(problem.one_of(&text, [only]).at(at));
             }
         }
-        let names = self.metadata(tree);
+        let metadata = self.metadata(tree);
         match tree.value.entry("spec") {
             Some(spec) => self.value(spec, &SPEC_SCHEMA, &root.key("spec")),
             None => self.missing(&root, "spec", tree),
         }
-        names
+        metadata
     }
 
-    fn metadata(&mut self, tree: &Tree) -> (String, Option<String>) {
+    fn metadata(&mut self, tree: &Tree) -> Metadata {
         let path = Path::of("metadata");
         let Some(metadata) = tree.value.entry("metadata") else {
             self.missing(&path, "name", tree);
@@ -128,7 +141,9 @@ impl Walk<'_> {
                 self.wrong(&path.key(key), tree, message);
             }
         }
-        (name.unwrap_or_default(), namespace)
+        let annotations = metadata.value.entry("annotations");
+        let note = annotations.and_then(|annotations| self.text(annotations, &path.key("annotations"), NOTE, false));
+        Metadata { name: name.unwrap_or_default(), namespace, note }
     }
 
     fn text(&mut self, parent: &Tree, path: &Path, key: &str, required: bool) -> Option<String> {

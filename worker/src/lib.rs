@@ -5,6 +5,7 @@ pub mod data;
 pub mod host;
 pub mod log;
 pub mod metrics;
+pub mod overview;
 pub mod pipeline;
 pub mod progress;
 pub mod replay;

@@ -127,7 +127,7 @@ fn positions(registry: &mut Registry, tasks: &[TaskStatus]) {
         if task.watermark != millrace_engine::event::Time::MIN {
             watermark.get_or_create(&label).set(task.watermark.0 as f64 / 1e6);
         }
-        written.get_or_create(&label).inc_by(task.checkpoints);
+        written.get_or_create(&label).inc_by(task.checkpoints.count);
     }
     registry.register("task_lag_records", "Log records that are not applied yet", lag);
     registry.register("task_waiting_records", "Records that wait for the watermark", waiting);

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
@@ -46,7 +46,17 @@ pub struct Progress {
     /// A checkpoint is on its way.
     pub pending: AtomicBool,
     pub wants_base: AtomicBool,
-    pub written: AtomicU64,
+    pub written: Mutex<Written>,
+}
+
+/// The checkpoints of a task that this run wrote.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    pub count: u64,
+    /// Of the newest one.
+    pub at_unix_ms: i64,
+    pub bytes: usize,
+    pub is_base: bool,
 }
 
 /// A task that is ours now.
@@ -161,6 +171,7 @@ impl Keeper {
 
     fn save(&self, kept: &mut Kept<'_>, job: Job) -> Result<(), HostError> {
         let failed = |cause| HostError::Lineage { task: job.task.to_string(), cause };
+        let (bytes, is_base) = (job.bytes.len(), job.extent == Extent::Base);
         let state = match job.extent {
             Extent::Base => State::Base(job.bytes),
             Extent::Changes => State::Delta(job.bytes),
@@ -185,7 +196,9 @@ impl Keeper {
             tracing::warn!(%partition, %error, "the log could not be trimmed");
         }
         kept.progress.wants_base.store(kept.lineage.wants_base(), Ordering::Release);
-        kept.progress.written.fetch_add(1, Ordering::AcqRel);
+        if let Ok(mut written) = kept.progress.written.lock() {
+            *written = Written { count: written.count + 1, at_unix_ms: now, bytes, is_base };
+        }
         kept.progress.pending.store(false, Ordering::Release);
         Ok(())
     }

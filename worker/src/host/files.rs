@@ -21,8 +21,6 @@ use crate::source::lines::{Fingerprint, Lines, Next, fingerprint};
 
 const POSITION: u8 = 1;
 const FILE: u8 = 2;
-/// Records between two looks at the clock and the other tasks.
-const STEP_RECORDS: usize = 256;
 
 /// Where a file's ingest stands.
 #[derive(Clone, Copy, Debug)]
@@ -98,13 +96,13 @@ struct Disorder {
 }
 
 impl Disorder {
-    /// How many records to read in this step.
-    fn next(&mut self) -> usize {
+    /// How many records to read in this step, of at most `budget`.
+    fn next(&mut self, budget: usize) -> usize {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let steps = [0, 0, 1, 7, STEP_RECORDS];
+        let steps = [0, 0, 1, 7.min(budget), budget];
         steps[((z ^ (z >> 31)) % steps.len() as u64) as usize]
     }
 }
@@ -163,15 +161,15 @@ impl FileIngest {
         self.broken_at.is_some()
     }
 
-    /// Reads on for a while. False: there was nothing to do.
-    pub fn step(&mut self, outbox: &mut Outbox, out: &Handle) -> bool {
+    /// Reads up to `budget` records. False: there was nothing to do.
+    pub fn step(&mut self, outbox: &mut Outbox, out: &Handle, budget: usize) -> bool {
         let lowest = self.shared.watermarks.lowest();
         if self.ingest.is_holding() && !self.ingest.release(lowest, outbox, out) {
             // Part of a record may have gone on, and the watermark with it: others wait for that.
             self.publish();
             return false;
         }
-        let wanted = self.disorder.as_mut().map_or(STEP_RECORDS, Disorder::next);
+        let wanted = self.disorder.as_mut().map_or(budget, |disorder| disorder.next(budget));
         if wanted == 0 {
             return true;
         }

@@ -2,7 +2,9 @@
 
 pub mod checkpoints;
 pub mod error;
+pub mod figures;
 pub mod files;
+pub mod mailbox;
 pub mod skew;
 pub mod start;
 pub mod status;

@@ -26,7 +26,7 @@ use super::{
     skew::{Pacer, Watermarks},
     status::TaskStatus,
     task::{Follow, Task},
-    thread::{Cadence, Control, EngineThread, Seat},
+    thread::{Cadence, Control, EngineThread, Seat, Slice},
     writer,
 };
 use crate::{
@@ -340,6 +340,7 @@ fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, ev
             done,
             next_checkpoint: Instant::now() + every,
             saved_position: c.saved_position,
+            slice: Slice::default(),
         });
     }
     dealt

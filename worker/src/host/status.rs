@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::checkpoints::Written;
 use millrace_engine::{event::Time, frame::OriginState, ingest, join::OutcomeCounts, learn::ModelSummary, profile};
 
 /// A task at one moment.
@@ -17,7 +18,7 @@ pub struct TaskStatus {
     pub state: OriginState,
     /// Records that wait for the watermark, or for other sources.
     pub waiting: usize,
-    pub checkpoints: u64,
+    pub checkpoints: Written,
     pub detail: Detail,
 }
 

@@ -14,14 +14,13 @@ use millrace_engine::{
 };
 
 use super::{
+    checkpoints::Written,
     error::HostError,
     files::FileIngest,
     status::{Detail, TaskStatus},
 };
 use crate::log::{Log, LogPartition};
 
-/// Records or timers applied in one go.
-const DRAIN_BUDGET: usize = 512;
 /// Read ahead of a log, in bytes.
 const READ_BYTES: usize = 512 << 10;
 
@@ -81,10 +80,10 @@ impl Task {
         }
     }
 
-    /// Works for a moment. False: there was nothing to do.
-    pub fn step(&mut self, log: &dyn Log, outbox: &mut Outbox, out: &Handle) -> Result<bool, HostError> {
+    /// Reads or applies about `budget` records or timers. False: there was nothing to do.
+    pub fn step(&mut self, log: &dyn Log, outbox: &mut Outbox, out: &Handle, budget: usize) -> Result<bool, HostError> {
         match self {
-            Task::Ingest(file, _) => Ok(file.step(outbox, out)),
+            Task::Ingest(file, _) => Ok(file.step(outbox, out, budget)),
             Task::Profile(profile, follow, _) => {
                 if follow.drained {
                     let Some((offset, bytes)) = follow.record(log)? else { return Ok(false) };
@@ -92,7 +91,7 @@ impl Task {
                     profile.accept(offset, &bytes, outbox, out).map_err(failed)?;
                     follow.applied(offset, &bytes);
                 }
-                Self::drain_profile(profile, follow, outbox, out)?;
+                Self::drain_profile(profile, follow, outbox, out, budget)?;
                 Ok(true)
             }
             Task::Model(model, follow, _) => {
@@ -101,19 +100,25 @@ impl Task {
                     model.accept(offset, &bytes).map_err(|e| HostError::model(&follow.partition, offset, e))?;
                     follow.applied(offset, &bytes);
                 }
-                Self::drain_model(model, follow)?;
+                Self::drain_model(model, follow, budget)?;
                 Ok(true)
             }
         }
     }
 
-    fn drain_profile(p: &mut Profile, f: &mut Follow, outbox: &mut Outbox, out: &Handle) -> Result<(), HostError> {
-        f.drained = p.drain(DRAIN_BUDGET, outbox, out).map_err(|e| HostError::order(&f.partition, f.next - 1, e))?;
+    fn drain_profile(
+        p: &mut Profile,
+        f: &mut Follow,
+        outbox: &mut Outbox,
+        out: &Handle,
+        budget: usize,
+    ) -> Result<(), HostError> {
+        f.drained = p.drain(budget, outbox, out).map_err(|e| HostError::order(&f.partition, f.next - 1, e))?;
         Ok(())
     }
 
-    fn drain_model(m: &mut ModelTask, f: &mut Follow) -> Result<(), HostError> {
-        let drained = m.drain(DRAIN_BUDGET, |_, _| {});
+    fn drain_model(m: &mut ModelTask, f: &mut Follow, budget: usize) -> Result<(), HostError> {
+        let drained = m.drain(budget, |_, _| {});
         f.drained = drained.map_err(|e| HostError::model(&f.partition, f.next - 1, e))?;
         Ok(())
     }
@@ -132,6 +137,11 @@ impl Task {
             Task::Ingest(file, _) => (file.ingest().committed().offset + 1, 0),
             Task::Profile(_, follow, _) | Task::Model(_, follow, _) => (follow.next, follow.checksum),
         }
+    }
+
+    /// Must its next checkpoint be a base? Files of before hold what was erased.
+    pub fn wants_base(&self) -> bool {
+        matches!(self, Task::Profile(profile, ..) if profile.wants_base())
     }
 
     pub fn checkpoint(&mut self, extent: Extent) -> Result<(Extent, Vec<u8>), HostError> {
@@ -167,7 +177,7 @@ impl Task {
                     watermark: ingest.watermark(),
                     state: ingest.state(),
                     waiting: usize::from(ingest.is_holding()),
-                    checkpoints: 0,
+                    checkpoints: Written::default(),
                     detail: Detail::Ingest { source, counts: position.counts, unreadable_now: file.is_broken() },
                 }
             }
@@ -178,7 +188,7 @@ impl Task {
                 watermark: profile.watermark(),
                 state: profile.state(),
                 waiting: profile.waiting(),
-                checkpoints: 0,
+                checkpoints: Written::default(),
                 detail: Detail::Profile {
                     counts: *profile.counts(),
                     outcomes: profile.outcome_counts().to_vec(),
@@ -196,7 +206,7 @@ impl Task {
                     watermark: model.watermark(),
                     state: model.state(),
                     waiting: model.waiting(),
-                    checkpoints: 0,
+                    checkpoints: Written::default(),
                     detail: Detail::Model { name: model_name, summary, late: model.late() },
                 }
             }

@@ -58,6 +58,35 @@ pub struct Seat {
     pub done: Arc<AtomicBool>,
     pub next_checkpoint: Instant,
     pub saved_position: Option<u64>,
+    pub slice: Slice,
+}
+
+/// How many records a task may handle until its thread looks at what is asked of it: as many as last about
+/// [`SLICE`]. Nothing that is computed depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    records: usize,
+}
+
+/// The longest that a request should wait for a task to come to a pause.
+const SLICE: Duration = Duration::from_micros(500);
+const SLICE_RECORDS: std::ops::RangeInclusive<usize> = 16..=512;
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self { records: 256 }
+    }
+}
+
+impl Slice {
+    fn adapt(&mut self, took: Duration) {
+        let records = match took {
+            took if took > SLICE => self.records / 2,
+            took if took < SLICE / 4 => self.records * 2,
+            _ => self.records,
+        };
+        self.records = records.clamp(*SLICE_RECORDS.start(), *SLICE_RECORDS.end());
+    }
 }
 
 pub struct EngineThread {
@@ -107,7 +136,12 @@ impl EngineThread {
 
     fn step(&mut self, at: usize) -> Result<bool, HostError> {
         let seat = &mut self.seats[at];
-        seat.task.step(self.log.as_ref(), &mut self.outbox, &seat.handle)
+        let began = Instant::now();
+        let worked = seat.task.step(self.log.as_ref(), &mut self.outbox, &seat.handle, seat.slice.records)?;
+        if worked {
+            seat.slice.adapt(began.elapsed());
+        }
+        Ok(worked)
     }
 
     fn cut_full(&mut self) {
@@ -166,7 +200,7 @@ impl EngineThread {
             return Ok(()); // nothing was applied since
         }
         seat.saved_position = Some(position);
-        let base = seat.progress.wants_base.load(Ordering::Acquire);
+        let base = seat.progress.wants_base.load(Ordering::Acquire) || seat.task.wants_base();
         let extent = if base { Extent::Base } else { Extent::Changes };
         let (extent, bytes) = seat.task.checkpoint(extent)?;
         seat.progress.pending.store(true, Ordering::Release);
@@ -187,7 +221,7 @@ impl EngineThread {
                 seat.done.store(true, Ordering::Release);
             }
             if let Ok(mut status) = seat.status.lock() {
-                let written = seat.progress.written.load(Ordering::Acquire);
+                let written = seat.progress.written.lock().map(|written| *written).unwrap_or_default();
                 *status = TaskStatus { checkpoints: written, ..seat.task.status(self.log.as_ref()) };
             }
         }

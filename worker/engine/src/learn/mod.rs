@@ -10,7 +10,7 @@ use millrace_crds::spec::{self, PipelineSpec};
 use serde::Serialize;
 
 use crate::{
-    example::{Example, ExampleHead, FeatureValue, Schema},
+    example::{Column, Example, ExampleHead, FeatureValue, Schema},
     learn::{
         ftrl::{Entry, Ftrl},
         hashing::Plan,
@@ -79,6 +79,8 @@ pub struct ModelSummary {
 pub struct Model {
     schema: u64,
     columns: usize,
+    /// Id and number of the columns with the model's own statistics.
+    served: (u64, usize),
     plan: Plan,
     /// Of plan and settings that a state must have been made with.
     layout: u64,
@@ -112,10 +114,12 @@ impl Model {
         let own = hashing::own_statistics(spec, model);
         let statistics = Statistics::compile(spec, &own, outcome)?;
         let plan = Plan::compile(spec, model, schema, &own)?;
-        let names = schema.columns.iter().map(|c| c.name.clone()).chain(own.iter().map(|&name| name.to_owned()));
+        let served = served_schema(spec, model, schema);
+        let names = served.columns.iter().map(|c| c.name.clone());
         Ok(Self {
             schema: schema.id(),
             columns: schema.columns.len(),
+            served: (served.id(), served.columns.len()),
             layout: state::layout(schema, settings, &statistics),
             weights: Ftrl::new(settings),
             base: BaseRate::new(None),
@@ -133,7 +137,7 @@ impl Model {
     pub fn learn(&mut self, example: &Example<'_>) -> Result<f64, SchemaMismatch> {
         let head = &example.head;
         let values = example.values().len();
-        if head.schema != self.schema || values != self.columns {
+        if (head.schema, values) != (self.schema, self.columns) && (head.schema, values) != self.served {
             let (expected, columns) = (self.schema, self.columns);
             return Err(SchemaMismatch { expected, found: head.schema, columns, values });
         }
@@ -163,8 +167,13 @@ impl Model {
         let scratch = &mut self.scratch;
         scratch.values.clear();
         scratch.values.extend(example.values());
-        scratch.values.resize(self.columns, FeatureValue::Missing);
-        self.statistics.read(&example.head, item, &mut scratch.values);
+        if example.head.schema == self.served.0 {
+            // What was served holds the statistics as they were then.
+            scratch.values.resize(self.served.1, FeatureValue::Missing);
+        } else {
+            scratch.values.resize(self.columns, FeatureValue::Missing);
+            self.statistics.read(&example.head, item, &mut scratch.values);
+        }
         self.plan.features(&scratch.values, position, &mut scratch.entries);
         let learned = self.weights.margin(&scratch.entries, &mut scratch.weights);
         Prediction::of(self.recent_base.as_ref().unwrap_or(&self.base).margin(), learned)
@@ -177,6 +186,12 @@ impl Model {
             items: self.statistics.items(),
         }
     }
+}
+
+/// What serving fills in for a model: the columns of its examples, then the statistics that it keeps itself.
+pub fn served_schema(spec: &PipelineSpec, model: &spec::Model, schema: &Schema) -> Schema {
+    let own = hashing::own_statistics(spec, model).into_iter().map(|name| Column { name: name.to_owned() });
+    Schema { columns: schema.columns.iter().cloned().chain(own).collect() }
 }
 
 fn item_key(head: &ExampleHead<'_>) -> u64 {

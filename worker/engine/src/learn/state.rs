@@ -120,5 +120,11 @@ pub fn chain(contents: u128, example: &Example<'_>, bytes: &mut Vec<u8>) -> u128
         bytes.put_str(text);
     }
     bytes.put(example.value_bytes());
+    if head.is_decided() {
+        bytes.put_str(head.variant);
+        bytes.put_str(head.policy);
+        bytes.put_u64(head.model_version);
+        bytes.put_f64(head.score);
+    }
     xxhash_rust::xxh3::xxh3_128(bytes)
 }

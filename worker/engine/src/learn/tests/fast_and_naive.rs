@@ -134,6 +134,7 @@ fn statistics_case(steps: &[(i64, u8, bool)], within: i64, buckets: u32, tumblin
             platform: "",
             item: "",
             schema: 0,
+            ..ExampleHead::default()
         };
         let mut values = Vec::new();
         statistics.read(&head, u64::from(*item), &mut values);

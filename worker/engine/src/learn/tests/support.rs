@@ -71,6 +71,7 @@ impl Row {
             platform: "web",
             item: &self.item,
             schema,
+            ..ExampleHead::default()
         };
         let mut bytes = Vec::new();
         write_example(&mut bytes, &head, &self.values);
