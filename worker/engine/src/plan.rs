@@ -88,7 +88,7 @@ impl Plan {
             let outcome = position.ok_or(PlanError::Unknown { what: "outcome", name: m.outcome.clone() })?;
             let (schema, projection) = (features.schema(spec, m), features.projection(spec, m, &names)?);
             let fresh = Model::compile(spec, m, &schema)?;
-            let served = learn::served_schema(spec, m, &schema);
+            let served = fresh.served_schema().clone();
             Ok(ModelPlan { name: m.name.clone(), outcome, schema, served, projection, fresh })
         };
         let models = spec.models.iter().map(model).collect::<Result<Vec<_>, PlanError>>()?;
