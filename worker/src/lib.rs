@@ -12,3 +12,4 @@ pub mod replay;
 pub mod source;
 pub mod store;
 pub mod summary;
+pub mod values;
