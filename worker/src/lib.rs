@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod data;
+pub mod evaluate;
 pub mod host;
 pub mod log;
 pub mod metrics;
