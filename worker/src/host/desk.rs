@@ -8,18 +8,21 @@ use std::{
 
 use millrace_engine::{
     control::{self, Control, Erase},
+    decide::Decider,
     event::{Pseudonym, Time},
     frame::{
         Progress,
         outbox::{Handle, Outbox},
     },
-    learn::serving::{ServingDelta, ServingModel, Standing},
+    ingest::partition_of,
+    learn::serving::{ServingDelta, ServingModel},
+    model::ModelTask,
     plan::Plan,
     profile::Profile,
 };
 use tokio::sync::oneshot;
 
-use super::{figures::Figures, mailbox::Mailbox};
+use super::{figures::Figures, mailbox::Mailbox, thread::Published};
 
 /// One who waits for an answer; dropped without one, he is told that the worker is stopping.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -101,7 +104,7 @@ pub struct Desk {
     pub plan: Arc<Plan>,
     /// By model: what decisions are scored with.
     pub models: Vec<ServingModel>,
-    pub decider: super::decisions::Decider,
+    pub decider: Decider,
     withdrawals: Withdrawals,
     /// Answered once the batch with this ticket is durable; tickets rise.
     durable: Vec<(u64, Reply<()>)>,
@@ -113,9 +116,9 @@ impl Desk {
         everybody: Vec<Arc<Mailbox<Request>>>,
         figures: Arc<Figures>,
         plan: Arc<Plan>,
-        decider: super::decisions::Decider,
     ) -> Self {
-        let models = plan.models.iter().map(|m| m.serving()).collect();
+        let models = plan.serving_models();
+        let decider = Decider::new(&plan);
         let (withdrawals, durable) = (Withdrawals::default(), Vec::new());
         Self { mailbox, everybody, figures, plan, models, decider, withdrawals, durable }
     }
@@ -162,14 +165,18 @@ impl Desk {
         }
     }
 
-    /// Tells all threads what a model of this one has learned.
-    pub fn publish(&self, model: usize, delta: ServingDelta) {
-        let delta = Arc::new(delta);
+    /// Tells all threads what a model of this one has learned since the last time.
+    pub fn publish(&self, task: &mut ModelTask, published: &mut Published) {
+        let scored = task.model().scored();
+        if published.scored == Some(scored) {
+            return;
+        }
+        published.scored = Some(scored);
+        let (model, delta) = (published.model, Arc::new(task.serving_delta()));
         self.everybody.iter().for_each(|mailbox| mailbox.tell(Request::Learned { model, delta: delta.clone() }));
     }
-}
 
-/// As what a model is to be served.
-pub fn standing_of(_: &millrace_engine::learn::Model) -> Standing {
-    Standing::Trusted
+    pub fn partition_of(&self, user: Pseudonym) -> u32 {
+        partition_of(user, self.plan.partitions) as u32
+    }
 }

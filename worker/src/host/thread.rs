@@ -65,8 +65,15 @@ pub struct Seat {
     pub slice: Slice,
     /// Of a profile task: where control records for its users go.
     pub control: Option<ControlLog>,
-    /// Of a model task: how many examples serving copies know of.
-    pub published: Option<u64>,
+    pub published: Option<Published>,
+}
+
+/// What serving copies have been told of a model task.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    pub model: usize,
+    /// Examples that they know of.
+    pub scored: Option<u64>,
 }
 
 /// How many records a task may handle until its thread looks at what is asked of it: as many as last about
@@ -269,13 +276,8 @@ impl EngineThread {
             if quiet && !seat.done.load(Ordering::Acquire) && seat.task.done(self.log.as_ref(), stage) == Done::Yes {
                 seat.done.store(true, Ordering::Release);
             }
-            if let (Task::Model(model, _, number), true) = (&mut seat.task, self.desk.plan.serves()) {
-                let scored = model.model().scored();
-                if seat.published != Some(scored) {
-                    seat.published = Some(scored);
-                    let standing = desk::standing_of(model.model());
-                    self.desk.publish(*number, model.model_mut().serving_delta(standing));
-                }
+            if let (Task::Model(task, ..), Some(published)) = (&mut seat.task, &mut seat.published) {
+                self.desk.publish(task, published);
             }
             if let Ok(mut status) = seat.status.lock() {
                 let written = seat.progress.written.lock().map(|written| *written).unwrap_or_default();
