@@ -10,6 +10,7 @@ pub mod overview;
 pub mod pipeline;
 pub mod progress;
 pub mod replay;
+pub mod serve;
 pub mod source;
 pub mod store;
 pub mod summary;

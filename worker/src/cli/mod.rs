@@ -17,8 +17,8 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    data, evaluate::EvaluateError, host::HostError, log, pipeline::PipelineError, source::partitions::PartitionsError,
-    store,
+    data, evaluate::EvaluateError, host::HostError, log, pipeline::PipelineError, serve,
+    source::partitions::PartitionsError, store,
 };
 
 /// Real-time personalization: reads interaction events, keeps user profiles, trains models online.
@@ -154,8 +154,8 @@ pub enum CliError {
     Host(#[from] HostError),
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
-    #[error("cannot listen on {address}: {cause}; choose another --metrics-address")]
-    Listen { address: String, cause: std::io::Error },
+    #[error(transparent)]
+    Serve(#[from] serve::SetupError),
     #[error("{0}")]
     Other(String),
     /// What was found is printed already; only the exit code is left to say.
