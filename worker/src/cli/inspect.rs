@@ -340,7 +340,10 @@ fn print_example(plan: &Plan, model: usize, example: &Example<'_>, output: Outpu
         FeatureValue::Category(c) => json!(format!("{c:016x}")),
     };
     let mut values: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for (column, v) in plan.models[model].schema.columns.iter().zip(example.values()) {
+    let of_model = &plan.models[model];
+    let served = head.schema == of_model.served.id();
+    let columns = if served { &of_model.served.columns } else { &of_model.schema.columns };
+    for (column, v) in columns.iter().zip(example.values()) {
         values.entry(&column.name).or_default().push(value(v));
     }
     let one = |mut list: Vec<Value>| if list.len() == 1 { list.remove(0) } else { Value::Array(list) };
