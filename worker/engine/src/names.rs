@@ -18,10 +18,10 @@ pub struct Names {
 impl Names {
     /// The spec must be validated: at most 255 events and 65,535 attributes.
     pub fn of(spec: &PipelineSpec) -> Self {
-        let mut events: BTreeSet<&str> = spec.sources.iter().flat_map(|s| &s.events).map(|e| e.name.as_str()).collect();
-        if spec.placements.iter().any(|placement| placement.impressions == Impressions::Decision) {
-            events.insert(IMPRESSION); // though no source may send any
-        }
+        let named = spec.sources.iter().flat_map(|s| &s.events).map(|e| e.name.as_str());
+        // Decisions may be impressions where no source has any.
+        let decides = spec.placements.iter().any(|p| p.impressions == Impressions::Decision);
+        let events: BTreeSet<&str> = named.chain(decides.then_some(IMPRESSION)).collect();
         let attributes: BTreeSet<String> =
             spec.privacy.allowed_attributes.iter().flat_map(|pattern| expand(pattern)).collect();
         Self { events: events.into_iter().map(str::to_owned).collect(), attributes: attributes.into_iter().collect() }
