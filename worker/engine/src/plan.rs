@@ -150,6 +150,7 @@ impl Plan {
         let plan = IngestPlan {
             max_out_of_orderness_micros: source.event_time.max_out_of_orderness.as_micros(),
             max_skew_micros: max_skew.as_micros(),
+            max_ahead_micros: source.max_ahead().map(Span::as_micros),
             late_to_dead_letters: source.event_time.late == LatePolicy::DeadLetter,
             partitions: self.partitions,
         };
