@@ -37,6 +37,7 @@ static SAMPLES: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
             platform,
             item,
             schema: 1,
+            ..ExampleHead::default()
         };
         write_example(out, &head, &[FeatureValue::Missing, FeatureValue::Number(1.0), FeatureValue::Category(7)]);
     };

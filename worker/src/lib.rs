@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod data;
+pub mod evaluate;
 pub mod host;
 pub mod log;
 pub mod metrics;
@@ -12,3 +13,4 @@ pub mod replay;
 pub mod source;
 pub mod store;
 pub mod summary;
+pub mod values;

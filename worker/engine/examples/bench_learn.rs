@@ -188,6 +188,7 @@ fn model() -> Result<(), Failure> {
             platform: "web",
             item: ["a", "b", "c", "d"][number as usize % 4],
             schema: schema.id(),
+            ..ExampleHead::default()
         };
         write_example(&mut bytes, &head, &values);
         Ok(())

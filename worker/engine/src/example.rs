@@ -1,8 +1,12 @@
 //! A training example: one exposed item and one outcome, as the examples log of a model holds it. No pseudonym.
+//!
+//! Encoded: sequence, time, impression time, label u8, position u32, propensity f64, placement, platform, item, schema u64,
+//! number of values u16, values; then, since version 2 of the frame, variant, policy, model version u64, score f64,
+//! generation u32. Without this tail a record is of version 1. Texts are led by their length (u8).
 
 use crate::{
     codec::{Corrupt, Put, Reader},
-    event::{Seq, Time},
+    event::{Seq, Time, put_short, short},
 };
 
 /// One typed value of an example, hashed to weights only in the model task.
@@ -79,6 +83,45 @@ pub struct ExampleHead<'a> {
     pub item: &'a str,
     /// [`Schema::id`] of the values.
     pub schema: u64,
+    /// `experiment/variant`; empty: absent.
+    pub variant: &'a str,
+    /// Of the decision; empty: absent.
+    pub policy: &'a str,
+    /// Of this model, as the decision used it: examples learned. 0: it did not.
+    pub model_version: u64,
+    /// By which the decision ranked the item. NaN: absent.
+    pub score: f64,
+    /// Of the pipeline that emitted it. 0: before there were any.
+    pub generation: u32,
+}
+
+impl Default for ExampleHead<'_> {
+    fn default() -> Self {
+        Self {
+            seq: Seq::START,
+            time: Time(0),
+            impression: Time(0),
+            label: false,
+            position: -1,
+            propensity: f64::NAN,
+            placement: "",
+            platform: "",
+            item: "",
+            schema: 0,
+            variant: "",
+            policy: "",
+            model_version: 0,
+            score: f64::NAN,
+            generation: 0,
+        }
+    }
+}
+
+impl ExampleHead<'_> {
+    /// It comes of a decision, not only of an impression.
+    pub fn is_decided(&self) -> bool {
+        !self.policy.is_empty()
+    }
 }
 
 /// An example over the bytes of its frame.
@@ -110,14 +153,34 @@ pub fn write_example_of(out: &mut Vec<u8>, head: &ExampleHead<'_>, values: &[u8]
     out.put_u32(head.position as u32);
     out.put_f64(head.propensity);
     for text in [head.placement, head.platform, head.item] {
-        out.put_u8(text.len() as u8);
-        out.put(text.as_bytes());
+        put_short(out, text);
     }
     out.put_u64(head.schema);
     out.put_u16((values.len() / VALUE_BYTES) as u16);
     out.put(values);
+    put_short(out, head.variant);
+    put_short(out, head.policy);
+    out.put_u64(head.model_version);
+    out.put_f64(head.score);
+    out.put_u32(head.generation);
     let len = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+/// Are the types of encoded values known ones?
+pub(crate) fn check_values(values: &[u8]) -> bool {
+    values.chunks_exact(VALUE_BYTES).all(|v| v[0] <= 2)
+}
+
+/// What version 1 did not have.
+fn read_tail<'a>(r: &mut Reader<'a>, head: ExampleHead<'a>) -> Result<ExampleHead<'a>, Corrupt> {
+    let (variant, policy) = (short(r)?, short(r)?);
+    let (model_version, score) = (r.u64("model version")?, r.f64("score")?);
+    let generation = r.u32("generation")?;
+    if !r.is_empty() {
+        return Err(r.corrupt("end of an example"));
+    }
+    Ok(ExampleHead { variant, policy, model_version, score, generation, ..head })
 }
 
 impl<'a> Example<'a> {
@@ -133,19 +196,27 @@ impl<'a> Example<'a> {
         };
         let position = r.u32("position")? as i32;
         let propensity = r.f64("propensity")?;
-        let mut text = || -> Result<&'a str, Corrupt> {
-            let len = r.u8("text length")? as usize;
-            std::str::from_utf8(r.take(len, "text")?).map_err(|_| r.corrupt("text"))
-        };
-        let (placement, platform, item) = (text()?, text()?, text()?);
+        let (placement, platform, item) = (short(&mut r)?, short(&mut r)?, short(&mut r)?);
         let schema = r.u64("schema")?;
         let count = r.u16("value count")? as usize;
         let values = r.take(count * VALUE_BYTES, "values")?;
-        if !r.is_empty() || values.chunks_exact(VALUE_BYTES).any(|v| v[0] > 2) {
+        if !check_values(values) {
             return Err(r.corrupt("values"));
         }
-        let head =
-            ExampleHead { seq, time, impression, label, position, propensity, placement, platform, item, schema };
+        let head = ExampleHead {
+            seq,
+            time,
+            impression,
+            label,
+            position,
+            propensity,
+            placement,
+            platform,
+            item,
+            schema,
+            ..ExampleHead::default()
+        };
+        let head = if r.is_empty() { head } else { read_tail(&mut r, head)? };
         Ok(Self { head, values })
     }
 
@@ -159,5 +230,67 @@ impl<'a> Example<'a> {
         self.values
             .chunks_exact(VALUE_BYTES)
             .map(|v| FeatureValue::read(&mut Reader::new(v)).unwrap_or(FeatureValue::Missing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: ExampleHead<'_> = ExampleHead {
+        seq: Seq { offset: 3, index: 1 },
+        time: Time(20),
+        impression: Time(10),
+        label: true,
+        position: 2,
+        propensity: 0.5,
+        placement: "home",
+        platform: "web",
+        item: "sku-1",
+        schema: 0x0102_0304_0506_0708,
+        variant: "ranking/personal",
+        policy: "softmax",
+        model_version: 1_000,
+        score: 0.25,
+        generation: 7,
+    };
+    const VALUES: [FeatureValue; 3] = [FeatureValue::Missing, FeatureValue::Number(1.5), FeatureValue::Category(9)];
+
+    fn written() -> Vec<u8> {
+        let mut out = Vec::new();
+        write_example(&mut out, &HEAD, &VALUES);
+        out
+    }
+
+    /// Examples of version 2 lie in logs: these bytes never change.
+    #[test]
+    fn golden_version_2() {
+        let hex: String = written().iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, include_str!("example_v2.hex").trim());
+        let bytes = written();
+        let read = Example::read(&bytes[4..]).unwrap();
+        assert_eq!(read.head, HEAD);
+        assert!(read.values().eq(VALUES));
+    }
+
+    /// Those of version 1 do, too: what they do not say is absent.
+    #[test]
+    fn version_1_is_still_read() {
+        let hex = include_str!("example_v1.hex").trim();
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        let read = Example::read(&bytes[4..]).unwrap();
+        assert_eq!((read.head.item, read.head.schema, read.head.propensity), (HEAD.item, HEAD.schema, 0.5));
+        assert!(read.values().eq(VALUES));
+        assert!(!read.head.is_decided() && read.head.score.is_nan());
+        assert_eq!((read.head.variant, read.head.model_version, read.head.generation), ("", 0, 0));
+    }
+
+    #[test]
+    fn what_is_cut_is_refused_except_where_version_1_ended() {
+        let bytes = &written()[4..];
+        let tail = 1 + HEAD.variant.len() + 1 + HEAD.policy.len() + 8 + 8 + 4;
+        let readable: Vec<usize> = (0..=bytes.len()).filter(|len| Example::read(&bytes[..*len]).is_ok()).collect();
+        assert_eq!(readable, [bytes.len() - tail, bytes.len()]);
     }
 }

@@ -4,15 +4,18 @@
 //! `feature`, `users`, `profile`, `learn`, `model`.
 
 /// Raised by every change that alters results: only the same version may go on from a checkpoint not released.
-pub const ENGINE_VERSION: u32 = 1;
+pub const ENGINE_VERSION: u32 = 2;
 
 pub mod checkpoint;
 pub mod codec;
+pub mod control;
 pub mod dead_letter;
 pub mod decode;
 pub mod dedupe;
+pub mod distributions;
 pub mod event;
 pub mod example;
+pub mod experiment;
 pub mod feature;
 pub mod frame;
 pub mod ingest;
@@ -20,6 +23,7 @@ pub mod join;
 pub mod learn;
 pub mod model;
 pub mod names;
+pub mod off_policy;
 pub mod order;
 pub mod plan;
 pub mod privacy;

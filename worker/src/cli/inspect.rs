@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use millrace_engine::{
     dead_letter::DeadLetter,
     event::Time,
-    example::{Example, FeatureValue},
+    example::{Example, ExampleHead},
     frame::{
         Frame, Kind, Origin,
         coverage::{Admission, Coverage},
@@ -29,6 +29,7 @@ use crate::{
     pipeline::Pipeline,
     progress,
     replay::for_each_record,
+    values,
     store::{
         checkpoint,
         inspect::{self, TaskCheckpoints},
@@ -322,34 +323,39 @@ pub fn examples(args: &ExamplesArgs, output: Output) -> Result<(), CliError> {
     Ok(())
 }
 
+/// By what the item was shown, if that is known.
+fn decided(head: &ExampleHead<'_>) -> String {
+    let known = |name: &str, x: f64| if x.is_nan() { String::new() } else { format!(" {name} {x}") };
+    let named = |name: &str, text: &str| if text.is_empty() { String::new() } else { format!(" {name} {text}") };
+    let (variant, policy) = (named("variant", head.variant), named("policy", head.policy));
+    let version = if head.is_decided() { format!(" model version {}", head.model_version) } else { String::new() };
+    let (propensity, score) = (known("propensity", head.propensity), known("score", head.score));
+    format!("{variant}{policy}{version}{propensity}{score}")
+}
+
 fn print_example(plan: &Plan, model: usize, example: &Example<'_>, output: Output) {
     let head = &example.head;
-    let value = |v: FeatureValue| match v {
-        FeatureValue::Missing => Value::Null,
-        FeatureValue::Number(n) => json!(n),
-        FeatureValue::Category(c) => json!(format!("{c:016x}")),
-    };
-    let mut values: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for (column, v) in plan.models[model].schema.columns.iter().zip(example.values()) {
-        values.entry(&column.name).or_default().push(value(v));
-    }
-    let one = |mut list: Vec<Value>| if list.len() == 1 { list.remove(0) } else { Value::Array(list) };
-    let values: BTreeMap<&str, Value> = values.into_iter().map(|(name, list)| (name, one(list))).collect();
-    let propensity = if head.propensity.is_nan() { Value::Null } else { json!(head.propensity) };
+    let values = values::by_column(values::schema_of(&plan.models[model], head.schema), example.values());
+    let number = |x: f64| if x.is_nan() { Value::Null } else { json!(x) };
+    let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
+    let version = head.is_decided().then_some(head.model_version);
     match output {
         Output::Json => print(
             json!({"model": plan.models[model].name, "time": head.time.0, "impression": head.impression.0,
-                "item": head.item, "position": head.position, "label": head.label, "propensity": propensity,
-                "placement": head.placement, "platform": head.platform, "values": values})
+                "item": head.item, "position": head.position, "label": head.label, "propensity": number(head.propensity),
+                "placement": head.placement, "platform": head.platform, "variant": text(head.variant),
+                "policy": text(head.policy), "modelVersion": version, "score": number(head.score),
+                "generation": head.generation, "values": values})
             .to_string(),
         ),
         Output::Text => print(format!(
-            "{} {} item {} position {} label {} {}",
+            "{} {} item {} position {} label {}{} {}",
             plan.models[model].name,
             progress::time(head.impression),
             head.item,
             head.position,
             u8::from(head.label),
+            decided(head),
             values.iter().map(|(name, v)| format!("{name}={v}")).collect::<Vec<_>>().join(" ")
         )),
     }

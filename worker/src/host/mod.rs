@@ -1,7 +1,10 @@
 //! The host: it gives tasks to engine threads, and connects them with the log and the checkpoint store.
 
 pub mod checkpoints;
+pub mod decisions;
+pub mod desk;
 pub mod error;
+pub mod figures;
 pub mod files;
 pub mod mailbox;
 pub mod skew;
