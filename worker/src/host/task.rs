@@ -194,6 +194,7 @@ impl Task {
                     outcomes: profile.outcome_counts().to_vec(),
                     users: profile.users().len(),
                     open_joins: profile.open_joins(),
+                    experiments: profile.experiments().map(|(plan, sums)| (plan.name.clone(), sums.to_vec())).collect(),
                 },
             },
             Task::Model(model, follow, name) => {
