@@ -4,6 +4,16 @@
 pub const IMPRESSION: &str = "impression";
 /// What attributes that belong to each item, rather than to the event, begin with.
 pub const ITEM_PREFIX: &str = "item.";
+/// A placement's `default` that shows items in the order in which the request names them.
+pub const REQUEST_ORDER: &str = "RequestOrder";
+/// Likewise, as a policy's `rankBy`.
+pub const REQUEST: &str = "request";
+/// The outcome that counts as a click, where an experiment names none.
+pub const CLICK: &str = "click";
+/// The event that means bought and has revenue, where none is named.
+pub const ORDER: &str = "order";
+/// Every variant, in a model's `trainOn`.
+pub const ALL: &str = "All";
 /// Most names that one pattern may stand for.
 pub const MAX_PATTERN_NAMES: u32 = 1_000;
 

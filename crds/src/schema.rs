@@ -32,9 +32,20 @@ pub fn of_spec() -> Value {
 
 /// A rule that Kubernetes itself keeps (CEL): exactly one of these fields is given.
 pub(crate) fn one_of(fields: &[&str]) -> Value {
+    let message = format!("exactly one of {} must be given", fields.join(", "));
+    json!([{"rule": format!("{} == 1", given(fields)), "message": message}])
+}
+
+/// A rule that Kubernetes itself keeps (CEL): two of these fields are never given together.
+pub(crate) fn at_most_one_of(fields: &[&str]) -> Value {
+    let message = format!("at most one of {} may be given", fields.join(", "));
+    json!([{"rule": format!("{} <= 1", given(fields)), "message": message}])
+}
+
+/// How many of these fields are given.
+fn given(fields: &[&str]) -> String {
     let given: Vec<String> = fields.iter().map(|field| format!("has(self.{field})")).collect();
-    let rule = format!("[{}].filter(given, given).size() == 1", given.join(", "));
-    json!([{"rule": rule, "message": format!("exactly one of {} must be given", fields.join(", "))}])
+    format!("[{}].filter(given, given).size()", given.join(", "))
 }
 
 /// A rule that Kubernetes itself keeps (CEL): the value never changes.

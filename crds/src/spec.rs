@@ -147,9 +147,10 @@ pub struct Consent {
     pub assumed: Option<String>,
 }
 
-/// One stream of records, read in partitions.
+/// One stream of records, read in partitions: exactly one of `file` and `http`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["file", "http"])))]
 pub struct Source {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,6 +193,13 @@ pub struct Source {
     pub events: Vec<EventMapping>,
 }
 
+impl Source {
+    /// How far an event's time may lie above the time of its record's receipt. `None`: that is not known (files).
+    pub fn max_ahead(&self) -> Option<Span> {
+        self.http.as_ref().map(|_| self.event_time.max_ahead.unwrap_or(Span::seconds(300)))
+    }
+}
+
 /// Files: a file, a folder or a pattern. Each file is a partition. `.gz` is decompressed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -222,10 +230,10 @@ pub enum Format {
     Csv,
 }
 
-/// When an event happened. Exactly one of `field` and `fields`.
+/// When an event happened. Exactly one of `field` and `fields`; for a table at most one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["field", "fields"])))]
+#[schemars(extend("x-kubernetes-validations" = schema::at_most_one_of(&["field", "fields"])))]
 pub struct EventTime {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -242,7 +250,7 @@ pub struct EventTime {
     /// A record is late when it is more than this below the highest event time before it in its partition.
     #[serde(default)]
     pub max_out_of_orderness: Span,
-    /// How far an event's time may lie above its record's own timestamp (sources that have one).
+    /// HTTP: how far an event's time may lie above the time of its receipt. Default 5 min.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_ahead: Option<Span>,
     /// Files: the bounds of believable event times (RFC 3339). Above: from the future. Below: rejected.

@@ -1,31 +1,14 @@
 //! Pipelines that are wrong: each with the path and a key phrase of what is said about it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use millrace_crds::{Problems, load};
+mod common;
+
+use common::{Row, check, edited};
+use millrace_crds::load;
 
 const SHOP: &str = include_str!("shop.yaml");
 const ESHOP: &str = include_str!("eshop.yaml");
 const OTTO: &str = include_str!("otto.yaml");
-
-/// (What of the good pipeline is replaced, by what, the problem's path, a phrase of its message.)
-type Row = (&'static str, &'static str, &'static str, &'static str);
-
-fn edited(good: &str, from: &str, to: &str) -> Problems {
-    assert_eq!(good.matches(from).count(), 1, "`{from}` must stand in the good pipeline once");
-    match load(&good.replace(from, to)) {
-        Ok(_) => panic!("`{to}` instead of `{from}` was let through"),
-        Err(problems) => problems,
-    }
-}
-
-fn check(good: &str, rows: &[Row]) {
-    for (from, to, path, phrase) in rows {
-        let problems = edited(good, from, to);
-        let found = problems.as_slice().iter().any(|p| p.path == *path && p.to_string().contains(phrase));
-        assert!(found, "{from} -> {to}\nwanted {path}: {phrase}\ngot:\n{problems}");
-        assert!(problems.as_slice().iter().all(|p| p.line.is_some()), "a problem without a line:\n{problems}");
-    }
-}
 
 #[test]
 fn the_shape() {
@@ -48,7 +31,12 @@ fn the_shape() {
         ("interval: 30s", "interval: 40000d", "spec.checkpoints.interval", "longer than a hundred years"),
         ("\"shown[].sku\"", "[a]", "spec.sources[0].events[1].fields.items", "must be text or a mapping, not a list"),
         ("items: \"shown", "itms: \"shown", "spec.sources[0].events[1].fields.itms", "did you mean `items`?"),
-        ("format: Json", "format: json", "spec.sources[0].format", "did you mean `Json`? (allowed: Json, Csv)"),
+        (
+            "format: Json\n    eventTime",
+            "format: json\n    eventTime",
+            "spec.sources[0].format",
+            "did you mean `Json`? (allowed: Json, Csv)",
+        ),
         ("unit: ms", "unit: m", "spec.sources[0].eventTime.unit", "not one of the values allowed here"),
         ("file: {path", "kafka: {topics", "spec.sources[0].kafka", "there is no field `kafka` here"),
         ("n: 5", "n: 17", "spec.features.lastItems.n", "must be from 1 to 16, not 17"),
@@ -125,10 +113,20 @@ fn privacy() {
 fn sources() {
     let rows: &[Row] = &[
         ("- name: events", "- name: Events", "spec.sources[0].name", "is not a name"),
-        ("    file: {path: \"data/*.jsonl.gz\"}\n", "", "spec.sources[0]", "give `file`"),
+        ("    file: {path: \"data/*.jsonl.gz\"}\n", "", "spec.sources[0]", "one of `file`, `http` must be given"),
         ("\"data/*.jsonl.gz\"", "\"\"", "spec.sources[0].file.path", "must not be empty"),
-        ("format: Json", "format: Json\n    delimiter: ;", "spec.sources[0].delimiter", "for format Csv only"),
-        ("format: Json", "format: Json\n    each: \"a[]\"", "spec.sources[0].each", "written without `[]`"),
+        (
+            "format: Json\n    eventTime",
+            "format: Json\n    delimiter: ;\n    eventTime",
+            "spec.sources[0].delimiter",
+            "for format Csv only",
+        ),
+        (
+            "format: Json\n    eventTime",
+            "format: Json\n    each: \"a[]\"\n    eventTime",
+            "spec.sources[0].each",
+            "written without `[]`",
+        ),
         ("{field: ts,", "{", "spec.sources[0].eventTime", "one of `field`, `fields` must be given"),
         ("{field: ts,", "{field: ts, fields: [a, b, c],", "spec.sources[0].eventTime", "only one of"),
         ("{field: ts,", "{fields: [a, b],", "spec.sources[0].eventTime.fields", "3 to 6 fields, not 2"),
@@ -366,7 +364,7 @@ fn all_problems_are_found_at_once_and_in_order() {
     let five = SHOP
         .replace("partitions: 64", "partitions: 0")
         .replace("interval: 30s", "interval: soon")
-        .replace("format: Json", "format: Jsn")
+        .replace("format: Json\n", "format: Jsn\n")
         .replace("n: 5", "nn: 5")
         .replace("bits: 20", "bits: twenty");
     let problems = load(&five).unwrap_err();
@@ -393,7 +391,7 @@ fn all_problems_are_found_at_once_and_in_order() {
 
 #[test]
 fn a_problem_says_where_and_what_in_text_and_json() {
-    let problems = edited(SHOP, "format: Json", "format: json");
+    let problems = edited(SHOP, "format: Json\n    eventTime", "format: json\n    eventTime");
     let message = "16:13: spec.sources[0].format: `json` is not one of the values allowed here";
     assert_eq!(problems.to_string(), format!("{message}; did you mean `Json`? (allowed: Json, Csv)"));
     let json = serde_json::to_value(&problems).unwrap();

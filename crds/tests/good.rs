@@ -22,6 +22,27 @@ fn good_pipelines_pass() {
     assert_eq!(good(OTTO).spec().sources[0].each.as_deref(), Some("events"));
 }
 
+/// Where decisions are the impressions, no event of that name has to come.
+#[test]
+fn decisions_may_be_impressions() {
+    let yaml = SHOP
+        .replace("- name: impression", "- name: view")
+        .replace("exposeWithin: 2m", "impressions: decision")
+        .replace("mode: Default", "impressions: decision");
+    good(&yaml);
+}
+
+#[test]
+fn events_may_be_posted() {
+    let (from, to) = ("notBefore: \"2026-01-01T00:00:00Z\", notAfter: \"2027-01-01T00:00:00+01:00\"", "maxAhead: 1m");
+    let yaml = SHOP.replace("file: {path: \"data/*.jsonl.gz\"}", "http: {partitions: 4}");
+    let posted = good(&yaml.replace(from, to));
+    let [events, products] = posted.spec().sources.as_slice() else { panic!("two sources") };
+    assert_eq!(events.max_ahead(), Some(Span::seconds(60)));
+    assert_eq!(products.max_ahead(), Some(Span::seconds(300)));
+    assert_eq!(good(SHOP).spec().sources[0].max_ahead(), None, "records of files have no timestamp");
+}
+
 #[test]
 fn max_skew_has_a_default() {
     assert_eq!(good(SHOP).max_skew(), Span::hours(2));
@@ -53,12 +74,13 @@ fn the_resource_of_a_cluster_validates_alike() {
 fn the_digest_text_holds_what_affects_results_and_nothing_else() {
     let shop = good(SHOP);
     let text = shop.result_digest_text();
-    assert!(text.starts_with(r#"{"features":{"anyAffinity":"#), "{text}");
+    assert!(text.starts_with(r#"{"catalog":{"attributes":["category","brand","price"],"#), "{text}");
     let same = SHOP
         .replace("interval: 30s", "interval: 1m")
         .replace("data/*.jsonl.gz", "elsewhere/*.jsonl")
         .replace("secret: shop-keys", "file: keys.yaml")
-        .replace("retain: 48h", "retain: 2d");
+        .replace("retain: 48h", "retain: 2d")
+        .replace("limits: {bodyBytes: 65536}", "limits: {connections: 7}");
     assert_eq!(good(&same).result_digest_text(), text);
     assert_eq!(good(&same).changes(text), Vec::<String>::new());
 }

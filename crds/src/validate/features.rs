@@ -223,6 +223,9 @@ impl Check<'_> {
 
     /// Whether the event is unknown (said elsewhere), or any of its mappings has such fields, in any version.
     pub(super) fn any_mapping_has(&self, event: &str, has: fn(&EventFields) -> bool) -> bool {
+        if self.decisions_are_impressions && event == IMPRESSION {
+            return true;
+        }
         self.events.get(event).is_none_or(|mappings| {
             mappings.iter().any(|mapping| has(&mapping.fields) || mapping.versions.values().any(has))
         })

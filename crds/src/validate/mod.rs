@@ -2,6 +2,8 @@
 //!
 //! Everything that is wrong is found at once. What passes becomes [`Validated`], which later code need not doubt.
 
+mod decisions;
+mod experiments;
 mod features;
 mod fields;
 mod models;
@@ -14,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use validated::Validated;
 
 use crate::{
-    names,
+    names::{self, IMPRESSION},
     problem::{Path, Problem, Problems},
     read::Document,
     scalar::Span,
-    spec::{EventMapping, PipelineSpec},
+    spec::{EventFields, EventMapping, Impressions, PipelineSpec},
 };
 
 /// Names of events that one pipeline may have, over all sources.
@@ -37,6 +39,11 @@ pub fn validate(document: Document) -> Result<Validated, Problems> {
     check.features();
     check.outcomes();
     check.models();
+    check.catalog();
+    check.policies();
+    check.placements();
+    check.experiments();
+    check.serving();
     let problems = check.problems;
     if problems.is_empty() { Ok(Validated::new(document)) } else { Err(Problems::new(problems)) }
 }
@@ -47,6 +54,8 @@ struct Check<'a> {
     spec: &'a PipelineSpec,
     /// Mappings of each event, over all sources.
     events: BTreeMap<&'a str, Vec<&'a EventMapping>>,
+    /// Decisions of some placement are impressions, which then have whatever an impression may have.
+    decisions_are_impressions: bool,
     /// Allowed attributes, patterns expanded.
     attributes: BTreeSet<String>,
     problems: Vec<Problem>,
@@ -59,9 +68,13 @@ impl<'a> Check<'a> {
         for event in spec.sources.iter().flat_map(|source| &source.events) {
             events.entry(&event.name).or_default().push(event);
         }
+        let decisions_are_impressions = spec.placements.iter().any(|p| p.impressions == Impressions::Decision);
+        if decisions_are_impressions {
+            events.entry(IMPRESSION).or_default();
+        }
         let patterns = spec.privacy.allowed_attributes.iter().take(MAX_ATTRIBUTES);
         let attributes = patterns.filter(|p| names::check_pattern(p).is_ok()).flat_map(|p| names::expand(p)).collect();
-        Self { document, spec, events, attributes, problems: Vec::new() }
+        Self { document, spec, events, decisions_are_impressions, attributes, problems: Vec::new() }
     }
 
     fn push(&mut self, problem: Problem) {
@@ -96,6 +109,14 @@ impl<'a> Check<'a> {
         let nothing = if known.is_empty() { "; there are none" } else { "" };
         self.push(Problem::new(path, format!("`{name}` is not {what}{nothing}")).one_of(name, known));
         false
+    }
+
+    /// Says that `name` is no event, or that none of its mappings has `field`, if so.
+    fn event_with(&mut self, path: &Path, name: &str, field: &str, has: fn(&EventFields) -> bool) {
+        if self.resolve_event(path, name) && !self.any_mapping_has(name, has) {
+            let message = format!("no mapping of event `{name}` has `{field}`");
+            self.push(Problem::new(path, message).value(name));
+        }
     }
 
     fn resolve_event(&mut self, path: &Path, name: &str) -> bool {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Check, NameKind, features::outcome_event_needed};
 use crate::{
-    names::IMPRESSION,
+    names::{ALL, IMPRESSION},
     problem::{Path, Problem},
-    spec::{EventFields, Join, Model, Outcome, Position},
+    spec::{EventFields, Ftrl, Join, Model, Names, Outcome, Position},
 };
 
 impl Check<'_> {
@@ -97,9 +97,58 @@ impl Check<'_> {
             let message = format!("no mapping of event `{IMPRESSION}` has `positions` to learn from");
             self.push(Problem::new(&at.key("position"), message).value("TrainOnly"));
         }
-        let ftrl = at.key("learner").key("ftrl");
+        self.learner(&at.key("learner"), model);
+        if let Some(train_on) = &model.train_on {
+            self.train_on(&at.key("trainOn").key("variants"), &train_on.variants);
+        }
+        if let Some(drift) = &model.drift {
+            let at = at.key("drift");
+            for (key, bound) in [("tolerance", drift.tolerance), ("psi", drift.psi)] {
+                if bound <= 0.0 {
+                    self.push(Problem::new(&at.key(key), "must be above zero, or chance alone alarms").value("0"));
+                }
+            }
+        }
+    }
+
+    fn learner(&mut self, at: &Path, model: &Model) {
+        let ftrl = at.key("ftrl");
         if model.learner.ftrl.alpha <= 0.0 {
             self.push(Problem::new(&ftrl.key("alpha"), "must be above zero, or nothing is learned").value("0"));
+        }
+        let Some(beta) = &model.learner.beta_bernoulli else { return };
+        let here = at.key("betaBernoulli");
+        if model.learner.ftrl != Ftrl::default() {
+            self.wrong(&ftrl, "stands beside `betaBernoulli`; a model has one learner");
+        }
+        if model.features != ["item"] || !model.crosses.is_empty() || model.position != Position::Ignore {
+            self.wrong(&here, "knows items only: `features: [item]`, without `crosses` and `position`");
+        }
+        if beta.prior_examples <= 0.0 {
+            let message = "must be above zero, or an item without examples has no probability";
+            self.push(Problem::new(&here.key("priorExamples"), message).value("0"));
+        }
+    }
+
+    fn train_on(&mut self, at: &Path, variants: &Names) {
+        let (names, listed) = match variants {
+            Names::One(name) if name == ALL => return,
+            Names::One(name) => (std::slice::from_ref(name), false),
+            Names::Many(names) => (names.as_slice(), true),
+        };
+        let known: BTreeSet<&str> = self
+            .spec
+            .experiments
+            .iter()
+            .flat_map(|experiment| experiment.variants.keys())
+            .map(String::as_str)
+            .collect();
+        for (i, name) in names.iter().enumerate() {
+            let here = if listed { at.index(i) } else { at.clone() };
+            self.resolve(&here, name, "a variant of any experiment", known.iter().copied());
+            if names[..i].contains(name) {
+                self.push(Problem::new(&here, format!("`{name}` stands here twice")).value(name));
+            }
         }
     }
 

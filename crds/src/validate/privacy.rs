@@ -81,7 +81,7 @@ impl Check<'_> {
     }
 
     fn files_only(&mut self, at: &Path, why: &str) {
-        for source in self.spec.sources.iter().filter(|source| source.file.is_none()) {
+        for source in self.spec.sources.iter().filter(|source| source.file.is_none() && !source.table) {
             self.wrong(at, format!("{why}; source `{}` is none", source.name));
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     paths,
     problem::{Path, Problem},
     scalar::instant_micros,
-    spec::{EventMapping, EventTime, FileSource, Format, Source},
+    spec::{EventMapping, EventTime, Format, Source},
 };
 
 impl Check<'_> {
@@ -21,12 +21,15 @@ impl Check<'_> {
     }
 
     fn source(&mut self, at: &Path, source: &Source) {
-        match &source.file {
-            None => self.wrong(at, "a source must say what it reads; give `file`"),
-            Some(FileSource { path }) if path.is_empty() => {
-                self.wrong(&at.key("file").key("path"), "must not be empty")
-            }
-            Some(_) => {}
+        self.exactly_one(at, &[("file", source.file.is_some()), ("http", source.http.is_some())]);
+        if source.file.as_ref().is_some_and(|file| file.path.is_empty()) {
+            self.wrong(&at.key("file").key("path"), "must not be empty");
+        }
+        if source.http.is_some() && source.format != Format::Json {
+            self.push(Problem::new(&at.key("format"), "what is posted is JSON").value("Csv"));
+        }
+        if source.table {
+            self.table(at, source);
         }
         self.format(at, source);
         self.event_time(&at.key("eventTime"), &source.event_time, source);
@@ -48,9 +51,36 @@ impl Check<'_> {
             self.when(&here, when, source);
         }
         let events = at.key("events");
+        if source.events.is_empty() && !source.table {
+            self.wrong(&events, "is missing; a source without events gives nothing");
+        }
         self.names(&events, source.events.iter().map(|event| event.name.as_str()), NameKind::Identifier);
         for (i, event) in source.events.iter().enumerate() {
             self.event(&events.index(i), event, source);
+        }
+    }
+
+    /// A table's records are items, which the catalog maps; nothing of an event is theirs.
+    fn table(&mut self, at: &Path, source: &Source) {
+        if self.spec.catalog.as_ref().is_none_or(|catalog| catalog.source != source.name) {
+            let message = format!("no catalog reads it; give `spec.catalog` with `source: {}`", source.name);
+            self.wrong(&at.key("table"), message);
+        }
+        let of_events = [
+            ("eventId", source.event_id.is_some()),
+            ("platform", source.platform.is_some()),
+            ("session", source.session.is_some()),
+            ("version", source.version.is_some()),
+            ("events", !source.events.is_empty()),
+        ];
+        for (key, _) in of_events.iter().filter(|(_, given)| *given) {
+            self.wrong(&at.key(key), format!("`{key}` is of events; the records of a table are items"));
+        }
+        if source.event_time.max_out_of_orderness.as_micros() > 0 {
+            self.wrong(&at.key("eventTime").key("maxOutOfOrderness"), "a table's records are never late");
+        }
+        if source.http.as_ref().is_some_and(|http| http.partitions != 1) {
+            self.wrong(&at.key("http").key("partitions"), "must be 1 for a table, whose records keep their order");
         }
     }
 
@@ -80,7 +110,11 @@ impl Check<'_> {
     }
 
     fn event_time(&mut self, at: &Path, time: &EventTime, source: &Source) {
-        self.exactly_one(at, &[("field", time.field.is_some()), ("fields", !time.fields.is_empty())]);
+        let given = [("field", time.field.is_some()), ("fields", !time.fields.is_empty())];
+        let has_none = given.iter().all(|(_, given)| !given);
+        if !(source.table && has_none) {
+            self.exactly_one(at, &given);
+        }
         if let Some(field) = &time.field {
             self.path(&at.key("field"), field, source, Leads::ToOne);
         }
@@ -106,7 +140,7 @@ impl Check<'_> {
                     self.wrong(&at.key(key), "is for files only; use `maxAhead`");
                 }
             }
-        } else {
+        } else if !(source.table && has_none) {
             self.bounds(at, time);
         }
     }

@@ -47,6 +47,13 @@ impl Dedupe {
         true
     }
 
+    /// Would it be a duplicate at `time`, which no judged event is later than?
+    pub fn has_seen(&self, id: u128, time: Time) -> bool {
+        // Known ids whose window has passed by then are told apart only if there is one: they are few.
+        let expired = || self.by_age.iter().take_while(|(t, _)| *t < time.minus(self.window_micros));
+        self.known.find(hash(&id), |known| *known == id).is_some() && !expired().any(|(_, known)| *known == id)
+    }
+
     /// Reads what judging these ids will need: their places, and those of as many that expire. Changes nothing.
     pub fn warm(&self, ids: &[u128]) {
         let oldest = self.by_age.iter().take(ids.len()).map(|(_, id)| id);

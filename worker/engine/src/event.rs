@@ -266,7 +266,8 @@ pub struct Event<'a> {
 }
 
 /// Where the user stands in an event's bytes: behind sequence and times.
-const USER_AT: usize = 12 + 8 + 8;
+const USER_AT: usize = STATED_AT + 8;
+const STATED_AT: usize = 12 + 8;
 
 impl<'a> Event<'a> {
     /// The user and the event id of an event that need not have been read before.
@@ -275,6 +276,21 @@ impl<'a> Event<'a> {
         let user = Pseudonym(r.u128("user").ok()?);
         r.u32("type, consent, reserved").ok()?;
         Some((user, r.u128("event id").ok()?))
+    }
+
+    /// The user and what the event says of consent, likewise.
+    pub fn user_and_consent(bytes: &[u8]) -> Option<(Pseudonym, u8)> {
+        let mut r = Reader::new(bytes.get(USER_AT..)?);
+        let user = Pseudonym(r.u128("user").ok()?);
+        r.u8("event type").ok()?;
+        Some((user, r.u8("consent").ok()?))
+    }
+
+    /// The user and the time that the event itself stated, likewise.
+    pub fn user_and_stated(bytes: &[u8]) -> Option<(Pseudonym, Time)> {
+        let mut r = Reader::new(bytes.get(STATED_AT..)?);
+        let stated = Time(r.i64("stated time").ok()?);
+        Some((Pseudonym(r.u128("user").ok()?), stated))
     }
 
     /// Reads one event, without the length that stands before it, and checks all of it.

@@ -34,6 +34,22 @@ pub struct ExamplePlan {
     pub columns: usize,
 }
 
+/// Items of an impression that got an outcome for the first time.
+#[derive(Clone, Copy, Debug)]
+pub struct Labelled {
+    /// Index among the outcomes.
+    pub outcome: usize,
+    pub items: u32,
+    slot: u32,
+}
+
+/// Whose impression became examples, and by which decision it was shown (0: none).
+#[derive(Clone, Copy, Debug)]
+pub struct Fired {
+    pub user: Pseudonym,
+    pub decision: u64,
+}
+
 /// No slot.
 const NONE: u32 = u32::MAX;
 
@@ -98,6 +114,8 @@ pub struct Joins {
     warmed: usize,
     /// Of one item, used again.
     values: Vec<FeatureValue>,
+    /// By the last event.
+    labelled: Vec<Labelled>,
     pub counts: Vec<OutcomeCounts>,
 }
 
@@ -109,7 +127,8 @@ impl Joins {
         let timers = outcomes.iter().map(|_| VecDeque::new()).collect();
         let counts = vec![OutcomeCounts::default(); outcomes.len()];
         let (slots, free, newest, values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { outcomes, examples, slots, free, newest, timers, opened: 0, warmed: 0, values, counts }
+        let labelled = Vec::new();
+        Self { outcomes, examples, slots, free, newest, timers, opened: 0, warmed: 0, values, labelled, counts }
     }
 
     pub fn open_count(&self) -> usize {
@@ -248,8 +267,14 @@ impl Joins {
         }
     }
 
+    /// Placements of the impressions that the last event labelled, and how many of their items it was the first for.
+    pub fn labelled(&self) -> impl Iterator<Item = (&str, Labelled)> {
+        self.labelled.iter().map(|l| (self.slots[l.slot as usize].placement(), *l))
+    }
+
     /// Labels what this event is an outcome of.
     pub fn label(&mut self, user_slot: u32, origin: Origin, event: &Event<'_>) {
+        self.labelled.clear();
         for n in 0..self.outcomes.len() {
             if self.outcomes[n].event != event.head.event_type {
                 continue;
@@ -283,7 +308,7 @@ impl Joins {
             (join.origin, join.seq.offset) != own
         });
         let Some(slot) = latest else { return 0 };
-        self.slots[slot as usize].items.iter_mut().for_each(|item| item.labels |= 1 << n);
+        self.set_label(slot, n, None);
         1
     }
 
@@ -292,12 +317,11 @@ impl Joins {
         let latest =
             self.eligible(user_slot, n, event.head.time).find(|slot| self.slots[*slot as usize].decision == decision);
         let Some(slot) = latest else { return 0 };
-        let items = &mut self.slots[slot as usize].items;
         if event.item_count == 0 {
-            items.iter_mut().for_each(|item| item.labels |= 1 << n);
+            self.set_label(slot, n, None);
             return 1;
         }
-        event.items().map(|item| u64::from(set_label(items, category_of_text(item.id), n))).sum()
+        event.items().map(|item| u64::from(self.set_label(slot, n, Some(category_of_text(item.id))))).sum()
     }
 
     fn label_items(&mut self, user_slot: u32, n: usize, event: &Event<'_>) -> u64 {
@@ -307,7 +331,7 @@ impl Joins {
             let has_item = |slot: &u32| self.slots[*slot as usize].items.iter().any(|i| i.category == category);
             let latest = self.eligible(user_slot, n, event.head.time).find(has_item);
             if let Some(slot) = latest {
-                set_label(&mut self.slots[slot as usize].items, category, n);
+                self.set_label(slot, n, Some(category));
                 matched += 1;
             }
         }
@@ -319,9 +343,23 @@ impl Joins {
         self.timers.iter().filter_map(|queue| queue.front().map(|t| t.at)).min()
     }
 
-    /// Fires the next timer: `emit` gets (model, example, its values as encoded) for each of its examples. Their
-    /// sequence is left to the caller.
-    pub fn fire(&mut self, mut emit: impl FnMut(usize, ExampleHead<'_>, &[u8])) {
+    /// Labels the items of that category, or all; false: there is none.
+    fn set_label(&mut self, slot: u32, n: usize, category: Option<u64>) -> bool {
+        let (mut found, mut first) = (false, 0);
+        for item in self.slots[slot as usize].items.iter_mut().filter(|i| category.is_none_or(|c| i.category == c)) {
+            found = true;
+            first += u32::from(item.labels & (1 << n) == 0);
+            item.labels |= 1 << n;
+        }
+        if first > 0 {
+            self.labelled.push(Labelled { outcome: n, items: first, slot });
+        }
+        found
+    }
+
+    /// Fires the next timer: `emit` gets (model, impression, example, its values as encoded) for each of its examples.
+    /// Sequence and what is said of decisions are left to the caller.
+    pub fn fire(&mut self, mut emit: impl FnMut(usize, Fired, ExampleHead<'_>, &[u8])) {
         let Some(at) = self.due() else { return };
         let Some(n) = self.timers.iter().position(|queue| queue.front().is_some_and(|t| t.at == at)) else { return };
         if self.warmed == 0 {
@@ -334,13 +372,14 @@ impl Joins {
             return; // closed before its time
         }
         join.fired |= 1 << n;
+        let of = Fired { user: join.user, decision: join.decision };
         let mut values_at = 0;
         for (model, plan) in self.examples.iter().enumerate() {
             for item in &join.items {
                 let values = &join.values[values_at..values_at + plan.columns * VALUE_BYTES];
                 values_at += plan.columns * VALUE_BYTES;
                 if plan.outcome == n {
-                    emit(model, join.example(item, n, at, plan.schema), values);
+                    emit(model, of, join.example(item, n, at, plan.schema), values);
                 }
             }
         }
@@ -402,16 +441,6 @@ impl Joins {
         }
         Ok(joins)
     }
-}
-
-/// Labels the first item of that category that has no such label yet, or else says whether there is one.
-fn set_label(items: &mut [OpenItem], category: u64, n: usize) -> bool {
-    let mut found = false;
-    for item in items.iter_mut().filter(|i| i.category == category) {
-        found = true;
-        item.labels |= 1 << n;
-    }
-    found
 }
 
 impl OpenJoin {

@@ -67,7 +67,7 @@ impl ModelTask {
     /// Takes in the log record at `offset`; `drain` must have returned true before the next one.
     pub fn accept(&mut self, offset: u64, frame: &Arc<[u8]>) -> Result<(), ModelError> {
         self.offset = offset;
-        self.late += self.merge.accept(frame)?.len() as u64;
+        self.late += self.merge.accept(frame)?.late.len() as u64;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use millrace_crds::spec::PipelineSpec;
+use millrace_crds::spec::{Impressions, PipelineSpec};
 
 use crate::event::{AttributeId, EventType};
 
@@ -18,10 +18,13 @@ pub struct Names {
 impl Names {
     /// The spec must be validated: at most 255 events and 65,535 attributes.
     pub fn of(spec: &PipelineSpec) -> Self {
-        let events: BTreeSet<&String> = spec.sources.iter().flat_map(|s| &s.events).map(|e| &e.name).collect();
+        let named = spec.sources.iter().flat_map(|s| &s.events).map(|e| e.name.as_str());
+        // Decisions may be impressions where no source has any.
+        let decides = spec.placements.iter().any(|p| p.impressions == Impressions::Decision);
+        let events: BTreeSet<&str> = named.chain(decides.then_some(IMPRESSION)).collect();
         let attributes: BTreeSet<String> =
             spec.privacy.allowed_attributes.iter().flat_map(|pattern| expand(pattern)).collect();
-        Self { events: events.into_iter().cloned().collect(), attributes: attributes.into_iter().collect() }
+        Self { events: events.into_iter().map(str::to_owned).collect(), attributes: attributes.into_iter().collect() }
     }
     pub fn event(&self, name: &str) -> Option<EventType> {
         self.events.binary_search_by(|n| n.as_str().cmp(name)).ok().map(|i| i as EventType)

@@ -2,6 +2,7 @@
 
 pub mod checkpoints;
 pub mod error;
+pub mod figures;
 pub mod files;
 pub mod mailbox;
 pub mod skew;

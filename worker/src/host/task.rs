@@ -139,6 +139,11 @@ impl Task {
         }
     }
 
+    /// Must its next checkpoint be a base? Files of before hold what was erased.
+    pub fn wants_base(&self) -> bool {
+        matches!(self, Task::Profile(profile, ..) if profile.wants_base())
+    }
+
     pub fn checkpoint(&mut self, extent: Extent) -> Result<(Extent, Vec<u8>), HostError> {
         Ok(match self {
             Task::Ingest(file, _) => (Extent::Base, file.checkpoint()?),

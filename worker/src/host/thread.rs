@@ -200,7 +200,7 @@ impl EngineThread {
             return Ok(()); // nothing was applied since
         }
         seat.saved_position = Some(position);
-        let base = seat.progress.wants_base.load(Ordering::Acquire);
+        let base = seat.progress.wants_base.load(Ordering::Acquire) || seat.task.wants_base();
         let extent = if base { Extent::Base } else { Extent::Changes };
         let (extent, bytes) = seat.task.checkpoint(extent)?;
         seat.progress.pending.store(true, Ordering::Release);

@@ -3,13 +3,13 @@
 //! ```text
 //! local:     flags (u8) | a handle (u32) for each set of `distinct`
 //! canonical: pseudonym (u128) | consent granted (time) | last event (time) | session (u64), if cells are kept of it
-//!            | cells of the user | cells of the session
+//!            | sums of experiments | bought items | cells of the user | cells of the session
 //! ```
 //! Only the canonical part, and the sets themselves, are digested and saved.
 
 use crate::event::{AttributeId, EventType};
 
-use super::{CompileError, cells};
+use super::{CompileError, cells, hidden::Hidden};
 
 /// Flags of a row that only its table uses.
 pub(crate) const FLAGS_AT: usize = 0;
@@ -132,6 +132,7 @@ pub(crate) struct Layout {
     pub session_at: Option<usize>,
     /// Start of the session's cells, which go to the end.
     pub session_cells: usize,
+    pub hidden: Hidden,
     pub clocks: Vec<Clock>,
     pub sets: Vec<SetPlace>,
     /// Tells layouts apart, in checkpoints.
@@ -150,8 +151,8 @@ impl Layout {
     }
 
     /// Places the cells, those of the same events side by side. Returns them in the order of `wanted`.
-    pub(crate) fn place(wanted: &[Wanted], id: u64) -> Result<(Self, Vec<Cell>), CompileError> {
-        let mut layout = Self { id, ..Self::default() };
+    pub(crate) fn place(wanted: &[Wanted], hidden: Hidden, id: u64) -> Result<(Self, Vec<Cell>), CompileError> {
+        let mut layout = Self { id, hidden, ..Self::default() };
         let sets = wanted.iter().filter(|w| w.kind == Kind::Distinct).count();
         layout.local = HANDLES_AT + sets * HANDLE_BYTES;
         layout.bytes = layout.last_event_at() + TIME_BYTES;
@@ -159,6 +160,7 @@ impl Layout {
             layout.session_at = Some(layout.bytes);
             layout.bytes += SESSION_BYTES;
         }
+        layout.bytes = layout.hidden.place(layout.bytes);
         let mut order: Vec<usize> = (0..wanted.len()).collect();
         order.sort_by_key(|i| &wanted[*i]);
         let mut placed: Vec<Option<Cell>> = vec![None; wanted.len()];

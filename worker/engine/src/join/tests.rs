@@ -113,7 +113,7 @@ fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
     let mut joins = Joins::new(outcomes(), examples.clone());
     let mut rows = Vec::new();
     let fire = |joins: &mut Joins, rows: &mut Vec<Row>| {
-        joins.fire(|model, head, values| {
+        joins.fire(|model, _, head, values| {
             let mut values = Reader::new(values);
             let Ok(FeatureValue::Number(impression)) = FeatureValue::read(&mut values) else {
                 panic!("a value was lost")
@@ -180,7 +180,7 @@ fn a_user_who_is_forgotten_leaves_no_example() {
     joins.open(3, Origin::default(), &Event::read(&bytes).unwrap(), |_, _, _| {});
     joins.forget(3);
     while joins.due().is_some() {
-        joins.fire(|_, _, _| panic!("the impression was forgotten"));
+        joins.fire(|_, _, _, _| panic!("the impression was forgotten"));
     }
     assert_eq!(joins.open_count(), 0);
 }

@@ -11,7 +11,10 @@
 //!
 //! Everything is a function of the examples in order: libm for exp and log, a fixed order of sums, nothing fused.
 
-use millrace_crds::spec::{self, PipelineSpec};
+use millrace_crds::{
+    names::ALL,
+    spec::{self, PipelineSpec},
+};
 use serde::Serialize;
 
 use crate::{
@@ -42,8 +45,6 @@ pub mod validation;
 pub use leak::LeakWarning;
 pub use serving::{ServingDelta, ServingModel, Standing};
 
-/// In `trainOn.variants`, alone: the examples of all variants, and those of none.
-const ALL_VARIANTS: &str = "All";
 
 /// Most and least of [`spec::Ftrl::bits`].
 pub const BITS: std::ops::RangeInclusive<u32> = 6..=28;
@@ -284,12 +285,13 @@ impl Learner {
     }
 }
 
+/// `All` alone: the examples of all variants, and those of none.
 fn variants(model: &spec::Model) -> Option<Vec<String>> {
     let variants = match &model.train_on.as_ref()?.variants {
         spec::Names::One(name) => vec![name.clone()],
         spec::Names::Many(names) => names.clone(),
     };
-    (variants != [ALL_VARIANTS]).then_some(variants)
+    (variants != [ALL]).then_some(variants)
 }
 
 /// Is `experiment/variant` one of these variants? What was in no experiment is of none.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Counts, Profile};
+use super::{Profile, decisions::Decisions, erased::Erased, experiments::Experiments};
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
     codec::{Put, Reader},
@@ -19,6 +19,10 @@ const USERS: u8 = 2;
 const JOINS: u8 = 3;
 const DEDUPE: u8 = 4;
 const COUNTS: u8 = 5;
+// Since version 2.
+const DECISIONS: u8 = 6;
+const EXPERIMENTS: u8 = 7;
+const ERASED: u8 = 8;
 
 impl Profile {
     /// Between drains only. Afterwards, changes are counted from here.
@@ -32,13 +36,20 @@ impl Profile {
         w.section(JOINS, |out| self.joins.write(out));
         w.section(DEDUPE, |out| self.dedupe.write(extent == Extent::Changes, out));
         w.section(COUNTS, |out| {
-            for n in [self.counts.accepted, self.counts.duplicate, self.counts.unconsented, self.counts.late] {
+            let c = &self.counts;
+            let of_version_1 = [c.accepted, c.duplicate, c.unconsented, c.late, self.offset];
+            for n in of_version_1.into_iter().chain([c.erased, c.decisions, c.decisions_missing]) {
                 out.put_u64(n);
             }
-            out.put_u64(self.offset);
+            out.put_u32(self.generation);
         });
+        w.section(DECISIONS, |out| self.decisions.write(extent == Extent::Changes, out));
+        w.section(EXPERIMENTS, |out| self.experiments.write(out));
+        w.section(ERASED, |out| self.erased.write(out));
         self.users.mark_clean();
         self.dedupe.mark_saved();
+        self.decisions.mark_saved();
+        self.wants_base &= extent == Extent::Changes;
         w.finish()
     }
 
@@ -54,27 +65,46 @@ impl Profile {
             }
             if part.extent == Extent::Base {
                 profile.dedupe = Dedupe::new(profile.plan.dedupe_micros);
+                profile.decisions = Decisions::default();
             }
             profile.dedupe.read(&mut Reader::new(part.section(DEDUPE)?))?;
-            let r = &mut Reader::new(part.section(COUNTS)?);
-            let counts = &mut profile.counts;
-            *counts = Counts {
-                accepted: r.u64("accepted")?,
-                duplicate: r.u64("duplicate")?,
-                unconsented: r.u64("unconsented")?,
-                late: r.u64("late")?,
-            };
-            profile.offset = r.u64("log offset")?;
+            profile.read_counts(&part)?;
+            if part.version > 1 {
+                profile.decisions.read(&mut Reader::new(part.section(DECISIONS)?))?;
+            }
         }
         if let Some(last) = parts.last() {
             let last = Checkpoint::read(last, TaskKind::Profile)?;
             profile.merge = Merge::read(Kind::Events, &mut Reader::new(last.section(MERGE)?))?;
             let (users, plan) = (&profile.users, &profile.plan);
+            if plan.serves() {
+                profile.merge.index_users();
+            }
+            if last.version > 1 {
+                let r = &mut Reader::new(last.section(EXPERIMENTS)?);
+                profile.experiments = Experiments::read(&plan.experiments, r)?;
+                profile.erased = Erased::read(&mut Reader::new(last.section(ERASED)?))?;
+            }
             let slot_of = |user| users.find(user).map(|slot| slot.0);
             let r = &mut Reader::new(last.section(JOINS)?);
             profile.joins = Joins::read(plan.outcomes.clone(), plan.example_plans(), r, slot_of)?;
         }
         profile.users.mark_clean();
         Ok(profile)
+    }
+
+    fn read_counts(&mut self, part: &Checkpoint<'_>) -> Result<(), CheckpointError> {
+        let r = &mut Reader::new(part.section(COUNTS)?);
+        let c = &mut self.counts;
+        for n in [&mut c.accepted, &mut c.duplicate, &mut c.unconsented, &mut c.late, &mut self.offset] {
+            *n = r.u64("counts")?;
+        }
+        if part.version > 1 {
+            for n in [&mut c.erased, &mut c.decisions, &mut c.decisions_missing] {
+                *n = r.u64("counts")?;
+            }
+            self.generation = r.u32("generation")?;
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! What a run tells of itself as one JSON document, with a short history: what the page draws and `/v1/status` answers.
 
+pub mod experiments;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use millrace_engine::{ENGINE_VERSION, event::Time};

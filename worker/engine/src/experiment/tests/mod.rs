@@ -1,0 +1,3 @@
+mod a_a;
+pub mod random;
+mod reports;
