@@ -11,7 +11,10 @@
 //!
 //! Everything is a function of the examples in order: libm for exp and log, a fixed order of sums, nothing fused.
 
-use millrace_crds::spec::{self, PipelineSpec};
+use millrace_crds::{
+    names::ALL,
+    spec::{self, PipelineSpec},
+};
 use serde::Serialize;
 
 use crate::{
@@ -41,9 +44,6 @@ pub mod validation;
 
 pub use leak::LeakWarning;
 pub use serving::{ServingDelta, ServingModel, Standing};
-
-/// In `trainOn.variants`, alone: the examples of all variants, and those of none.
-const ALL_VARIANTS: &str = "All";
 
 /// Most and least of [`spec::Ftrl::bits`].
 pub const BITS: std::ops::RangeInclusive<u32> = 6..=28;
@@ -175,6 +175,12 @@ impl Model {
         &self.served_schema
     }
 
+    /// The place of a statistic per item among the model's own, if it has one of this name.
+    pub fn item_statistic(&self, name: &str) -> Option<usize> {
+        let mut own = self.served_schema.columns[self.columns..].iter().zip(self.statistics.per_item());
+        own.position(|(column, per_item)| per_item && column.name == name)
+    }
+
     /// Predicts, scores and, unless the model is frozen or trains on other variants, learns. Returns the probability that
     /// was predicted. Examples must come in their order; their values are the profile's columns or those of
     /// [`Model::served_schema`], in which the model's own statistics are as of their decision.
@@ -284,12 +290,13 @@ impl Learner {
     }
 }
 
+/// `All` alone: the examples of all variants, and those of none.
 fn variants(model: &spec::Model) -> Option<Vec<String>> {
     let variants = match &model.train_on.as_ref()?.variants {
         spec::Names::One(name) => vec![name.clone()],
         spec::Names::Many(names) => names.clone(),
     };
-    (variants != [ALL_VARIANTS]).then_some(variants)
+    (variants != [ALL]).then_some(variants)
 }
 
 /// Is `experiment/variant` one of these variants? What was in no experiment is of none.
