@@ -4,12 +4,15 @@ use std::path::Path;
 
 use millrace_crds::{
     Validated,
+    names::ALL,
     spec::{Feature, Format, Join, LatePolicy, Model, Names, OneOrMany, Per, PipelineSpec, Position, Source, When},
 };
 use serde::Serialize;
 
 use super::{CliError, Output, print};
 use crate::pipeline;
+
+mod decisions;
 
 /// What each part of a pipeline does, in sentences.
 #[derive(Serialize)]
@@ -22,6 +25,12 @@ struct Explanation {
     features: Vec<Section>,
     outcomes: Vec<String>,
     models: Vec<Section>,
+    catalog: Vec<String>,
+    policies: Vec<Section>,
+    placements: Vec<Section>,
+    experiments: Vec<Section>,
+    /// Who may ask; empty without placements and posted events.
+    serving: Vec<String>,
     /// Attributes that pass, but reach no model.
     unused_attributes: Vec<String>,
 }
@@ -58,6 +67,7 @@ impl Explanation {
                 o.event
             )
         };
+        let serves = !spec.placements.is_empty() || spec.sources.iter().any(|s| s.http.is_some());
         let feature = |(name, f): (&String, &Feature)| Section { name: name.clone(), lines: vec![describe_feature(f)] };
         Self {
             format_version: 1,
@@ -67,30 +77,49 @@ impl Explanation {
             features: spec.features.iter().map(feature).collect(),
             outcomes: spec.outcomes.iter().map(outcome).collect(),
             models: spec.models.iter().map(|m| model(m, spec)).collect(),
+            catalog: decisions::catalog(spec),
+            policies: decisions::policies(spec),
+            placements: decisions::placements(spec),
+            experiments: decisions::experiments(spec),
+            serving: if serves { decisions::serving(&spec.serving) } else { Vec::new() },
             unused_attributes: unused_attributes(spec),
         }
     }
 
     fn text(&self) -> String {
-        let mut out = format!("Pipeline {}\n\nPrivacy\n", self.pipeline);
-        let list =
-            |out: &mut String, lines: &[String]| lines.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
-        list(&mut out, &self.privacy);
-        let parts = [("Sources", &self.sources), ("Features", &self.features), ("Models", &self.models)];
-        for (title, sections) in parts {
-            out.push_str(&format!("\n{title}\n"));
-            for section in sections {
-                out.push_str(&format!("  {}\n", section.name));
-                section.lines.iter().for_each(|line| out.push_str(&format!("    {line}\n")));
-            }
-        }
-        out.push_str("\nOutcomes\n");
-        list(&mut out, &self.outcomes);
+        let mut out = format!("Pipeline {}\n", self.pipeline);
+        list(&mut out, "Privacy", &self.privacy);
+        sections(&mut out, "Sources", &self.sources);
+        list(&mut out, "Catalog", &self.catalog);
+        sections(&mut out, "Features", &self.features);
+        sections(&mut out, "Models", &self.models);
+        list(&mut out, "Outcomes", &self.outcomes);
+        sections(&mut out, "Policies", &self.policies);
+        sections(&mut out, "Placements", &self.placements);
+        sections(&mut out, "Experiments", &self.experiments);
+        list(&mut out, "Serving", &self.serving);
         if !self.unused_attributes.is_empty() {
             out.push_str(&format!("\nAllowed, but reaching no model: {}\n", self.unused_attributes.join(", ")));
         }
         out.truncate(out.trim_end().len());
         out
+    }
+}
+
+fn list(out: &mut String, title: &str, lines: &[String]) {
+    if !lines.is_empty() {
+        out.push_str(&format!("\n{title}\n"));
+        lines.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
+    }
+}
+
+fn sections(out: &mut String, title: &str, sections: &[Section]) {
+    if !sections.is_empty() {
+        out.push_str(&format!("\n{title}\n"));
+    }
+    for section in sections {
+        out.push_str(&format!("  {}\n", section.name));
+        section.lines.iter().for_each(|line| out.push_str(&format!("    {line}\n")));
     }
 }
 
@@ -139,32 +168,27 @@ fn when(when: &When) -> String {
 }
 
 fn source(s: &Source, validated: &Validated) -> Section {
-    let path = s.file.as_ref().map_or("", |f| f.path.as_str());
     let format = match s.format {
         Format::Json => "JSON",
         Format::Csv => "CSV",
     };
-    let mut lines = vec![format!("{format} records, one a line, of {path}; each file is a partition")];
+    let mut lines = vec![match (&s.file, &s.http) {
+        (Some(file), _) => format!("{format} records, one a line, of {}; each file is a partition", file.path),
+        (_, http) => {
+            let partitions = http.as_ref().map_or(1, |http| http.partitions);
+            format!("JSON records posted to /v1/events, kept in a topic of {partitions} partitions, without identities")
+        }
+    }];
     if let Some(each) = &s.each {
         lines.push(format!("each element of `{each}` is read as a record of its own"));
     }
-    let t = &s.event_time;
-    let from = t.field.clone().unwrap_or_else(|| t.fields.join(", "));
-    let plus = if t.plus.is_some() { " and the row's number" } else { "" };
-    let late = match t.late {
-        LatePolicy::DeadLetter => "becomes a dead letter",
-        LatePolicy::Drop => "is dropped and counted",
-    };
-    lines.push(format!(
-        "event time from {from}{plus}; an event more than {} below the highest time before it in its file is late and {late}",
-        t.max_out_of_orderness
-    ));
-    lines.push(format!("reading waits where a file is more than {} ahead of the others", validated.max_skew()));
-    if let Some(not_before) = &t.not_before {
-        lines.push(format!("times before {not_before} are rejected (dead letter `timeOutOfRange`)"));
+    if s.table {
+        lines.push("a table: its records are items of the catalog, known to every partition".into());
     }
-    if let Some(not_after) = &t.not_after {
-        lines.push(format!("times after {not_after} are not believed (dead letter `future`)"));
+    event_time(s, &mut lines);
+    if !s.table {
+        lines
+            .push(format!("reading waits where a partition is more than {} ahead of the others", validated.max_skew()));
     }
     if let Some(id) = &s.event_id {
         lines.push(format!("repeated `{}` within {} are dropped", id.field, id.dedup_within));
@@ -172,6 +196,34 @@ fn source(s: &Source, validated: &Validated) -> Section {
     lines.extend(s.drop.iter().map(|d| format!("dropped: {}", when(d))));
     lines.extend(s.events.iter().map(|e| format!("{}: {}", e.name, when(&e.when))));
     Section { name: s.name.clone(), lines }
+}
+
+fn event_time(s: &Source, lines: &mut Vec<String>) {
+    let t = &s.event_time;
+    let from = t.field.clone().unwrap_or_else(|| t.fields.join(", "));
+    let plus = if t.plus.is_some() { " and the row's number" } else { "" };
+    let late = match t.late {
+        LatePolicy::DeadLetter => "becomes a dead letter",
+        LatePolicy::Drop => "is dropped and counted",
+    };
+    lines.push(match (s.table, from.is_empty()) {
+        (true, true) => "each record counts from when it is read".into(),
+        (true, false) => format!("each record counts from {from}{plus}, or from when it is read if that is later"),
+        _ => format!(
+            "event time from {from}{plus}; an event more than {} below the highest time before it in its partition is \
+             late and {late}",
+            t.max_out_of_orderness
+        ),
+    });
+    if let Some(not_before) = &t.not_before {
+        lines.push(format!("times before {not_before} are rejected (dead letter `timeOutOfRange`)"));
+    }
+    if let Some(not_after) = &t.not_after {
+        lines.push(format!("times after {not_after} are not believed (dead letter `future`)"));
+    }
+    if let (Some(max_ahead), false) = (s.max_ahead(), from.is_empty()) {
+        lines.push(format!("times more than {max_ahead} after the receipt are not believed (dead letter `future`)"));
+    }
 }
 
 fn names(names: &Names) -> String {
@@ -281,10 +333,21 @@ fn model(m: &Model, spec: &PipelineSpec) -> Section {
         lines.push("position is a feature in training, constant when serving".into());
     }
     let f = &m.learner.ftrl;
-    lines.push(format!(
-        "FTRL-proximal, alpha {}, beta {}, l1 {}, l2 {}, 2^{} weights",
-        f.alpha, f.beta, f.l1, f.l2, f.bits
-    ));
+    lines.push(match &m.learner.beta_bernoulli {
+        Some(beta) => decisions::beta_bernoulli(beta),
+        None => {
+            format!("FTRL-proximal, alpha {}, beta {}, l1 {}, l2 {}, 2^{} weights", f.alpha, f.beta, f.l1, f.l2, f.bits)
+        }
+    });
+    match m.train_on.as_ref().map(|train_on| &train_on.variants) {
+        Some(Names::One(name)) if name == ALL => {}
+        Some(variants) => lines.push(format!("learns only from examples of variant {}", names(variants))),
+        None => {}
+    }
+    if m.frozen {
+        lines.push("frozen: it scores, but learns no more".into());
+    }
+    lines.extend(m.drift.as_ref().map(decisions::drift));
     Section { name: m.name.clone(), lines }
 }
 
