@@ -124,8 +124,12 @@ impl Plan {
     }
 
     pub fn example_plans(&self) -> Vec<ExamplePlan> {
-        let plan =
-            |m: &ModelPlan| ExamplePlan { outcome: m.outcome, schema: m.schema.id(), columns: m.schema.columns.len() };
+        let plan = |m: &ModelPlan| ExamplePlan {
+            model: m.name.clone(),
+            outcome: m.outcome,
+            schema: m.schema.id(),
+            columns: m.schema.columns.len(),
+        };
         self.models.iter().map(plan).collect()
     }
 
@@ -147,6 +151,11 @@ impl Plan {
     /// The longest that an impression waits for an outcome.
     pub fn longest_within_micros(&self) -> i64 {
         self.outcomes.iter().map(|o| o.within_micros).max().unwrap_or(0)
+    }
+
+    /// Ids of what the models are served, with the number of columns.
+    pub fn served_columns(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.models.iter().map(|m| (m.served.id(), m.served.columns.len()))
     }
 
     pub fn late_to_dead_letters(&self, origin: Origin) -> bool {
