@@ -20,6 +20,7 @@ use crate::{
     },
 };
 
+pub mod drift;
 pub mod ftrl;
 mod hashing;
 mod items;
