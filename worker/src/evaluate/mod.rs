@@ -11,6 +11,8 @@ pub mod counts;
 pub mod decisions;
 pub mod looks;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod users;
 
 /// Why a file was not evaluated.

@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub mod beta;
+pub mod drift;
 pub mod ftrl;
 mod hashing;
 mod items;

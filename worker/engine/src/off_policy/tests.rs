@@ -36,7 +36,7 @@ fn truth(target: &Policy) -> f64 {
 #[test]
 fn every_estimator_finds_the_targets_value() {
     let (target, mut covered) = (target(), [0; 3]);
-    for seed in 0..100 {
+    for seed in 0..300 {
         let report = evaluate(&log(4_000, seed), &target, 200).unwrap();
         let values = [report.ips, report.snips, report.doubly_robust];
         for (count, found) in covered.iter_mut().zip(values) {
@@ -45,7 +45,8 @@ fn every_estimator_finds_the_targets_value() {
         }
         assert!(report.is_believable() && report.warnings.is_empty(), "{report:?}");
     }
-    assert!(covered.iter().all(|c| (90..=99).contains(c)), "{covered:?} of 100 intervals of 95 % cover");
+    // A percentile bootstrap of skewed terms covers a little less than it says.
+    assert!(covered.iter().all(|c| (267..=294).contains(c)), "{covered:?} of 300 intervals of 95 % cover");
 }
 
 #[test]
