@@ -8,8 +8,15 @@ const { chromium } = require("playwright-core");
 const axe = require("axe-core");
 
 /** Nothing that looks for a network beyond the loopback. */
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync"];
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 
 export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
 
@@ -18,13 +25,25 @@ export class Visit {
   static async to(browser, address, { width = 1280, scheme = "light", prepare } = {}) {
     const visit = new Visit();
     const viewport = { width, height: width < 500 ? 800 : 900 };
-    visit.context = await browser.newContext({ viewport, colorScheme: scheme, timezoneId: "UTC", deviceScaleFactor: width < 500 ? 2 : 1, reducedMotion: "reduce" });
+    visit.context = await browser.newContext({
+      viewport,
+      colorScheme: scheme,
+      timezoneId: "UTC",
+      deviceScaleFactor: width < 500 ? 2 : 1,
+      reducedMotion: "reduce",
+    });
     visit.page = await visit.context.newPage();
     visit.page.setDefaultTimeout(20_000);
     visit.faults = [];
-    visit.page.on("console", (message) => message.type() === "error" && visit.faults.push(`console: ${message.text()}`));
+    visit.page.on(
+      "console",
+      (message) => message.type() === "error" && visit.faults.push(`console: ${message.text()}`),
+    );
     visit.page.on("pageerror", (error) => visit.faults.push(`thrown: ${error}`));
-    visit.page.on("request", (request) => request.url().startsWith(address) || visit.faults.push(`asked: ${request.url()}`));
+    visit.page.on(
+      "request",
+      (request) => request.url().startsWith(address) || visit.faults.push(`asked: ${request.url()}`),
+    );
     await prepare?.(visit.page);
     await visit.page.goto(address);
     return visit;
@@ -33,7 +52,10 @@ export class Visit {
   /** Ends the visit; `expected` matches faults that belong to the test (a browser logs answers that are errors). */
   async end(expected) {
     await this.context.close();
-    assert.deepEqual(this.faults.filter((fault) => !expected?.test(fault)), []);
+    assert.deepEqual(
+      this.faults.filter((fault) => !expected?.test(fault)),
+      [],
+    );
   }
 
   /** What a reader sees of an element, in one line. */
@@ -59,29 +81,43 @@ export class Visit {
 
   /** No part of the page is wider than the window. */
   async fits() {
-    const [wide, window] = await this.page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+    const [wide, window] = await this.page.evaluate(() => [
+      document.documentElement.scrollWidth,
+      document.documentElement.clientWidth,
+    ]);
     assert.ok(wide <= window, `the page is ${wide} px wide in a window of ${window} px`);
   }
 
   /** How many pixels of each plot have each of these colours (rgb lists), about. */
   async pixels(colours) {
-    return this.page.evaluate((wanted) => [...document.querySelectorAll(".canvas canvas")].map((canvas) => {
-      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-      const counts = wanted.map(() => 0);
-      for (let i = 0; i < data.length; i += 4) {
-        if (data[i + 3] < 200) continue;
-        wanted.forEach((rgb, k) => (counts[k] += rgb.every((part, j) => Math.abs(part - data[i + j]) < 12) ? 1 : 0));
-      }
-      return counts;
-    }), colours);
+    return this.page.evaluate(
+      (wanted) =>
+        [...document.querySelectorAll(".canvas canvas")].map((canvas) => {
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const counts = wanted.map(() => 0);
+          for (let i = 0; i < data.length; i += 4) {
+            if (data[i + 3] < 200) continue;
+            wanted.forEach(
+              (rgb, k) => (counts[k] += rgb.every((part, j) => Math.abs(part - data[i + j]) < 12) ? 1 : 0),
+            );
+          }
+          return counts;
+        }),
+      colours,
+    );
   }
 
   /** What axe-core finds wrong for people who cannot see, point or tell colours. */
   async barriers() {
     const session = await this.context.newCDPSession(this.page);
     await session.send("Runtime.evaluate", { expression: axe.source });
-    const run = "axe.run().then((found) => found.violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html + n.any.map((a) => a.message))}`))";
-    const { result } = await session.send("Runtime.evaluate", { expression: run, awaitPromise: true, returnByValue: true });
+    const run =
+      "axe.run().then((found) => found.violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html + n.any.map((a) => a.message))}`))";
+    const { result } = await session.send("Runtime.evaluate", {
+      expression: run,
+      awaitPromise: true,
+      returnByValue: true,
+    });
     return result.value;
   }
 

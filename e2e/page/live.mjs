@@ -8,7 +8,10 @@ import { Visit } from "./browser.mjs";
 const BLOCKS = ["experiments", "steps", "models", "events", "dead-letters", "checkpoints", "decisions"];
 
 export function live(browser, address, token) {
-  for (const [width, scheme] of [[1280, "light"], [360, "dark"]]) {
+  for (const [width, scheme] of [
+    [1280, "light"],
+    [360, "dark"],
+  ]) {
     test(`a worker's page at ${width} px, ${scheme}`, async () => {
       const visit = await Visit.to(browser, address, { width, scheme });
       const { page } = visit;
@@ -18,7 +21,8 @@ export function live(browser, address, token) {
         await page.keyboard.press("Enter");
       }
       await visit.sees("#connection", "live");
-      for (const id of BLOCKS) await page.waitForFunction((block) => document.getElementById(block).innerText.trim() !== "", id);
+      for (const id of BLOCKS)
+        await page.waitForFunction((block) => document.getElementById(block).innerText.trim() !== "", id);
       const text = await visit.text("body");
       assert.ok(!/could not be shown|undefined|NaN|\[object/.test(text), text);
       await visit.sees("#steps", "records/s");
@@ -31,7 +35,10 @@ export function live(browser, address, token) {
       if (history.length > 1) {
         await page.waitForFunction(() => document.querySelectorAll("#steps canvas").length === 2);
         const blue = scheme === "light" ? [11, 107, 203] : [90, 169, 248];
-        assert.ok((await visit.pixels([blue])).some(([n]) => n > 50), "no line is drawn");
+        assert.ok(
+          (await visit.pixels([blue])).some(([n]) => n > 50),
+          "no line is drawn",
+        );
       }
       if ((await page.locator(".decisions summary").count()) > 0) await visit.unfold();
       await visit.fits();

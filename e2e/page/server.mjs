@@ -4,7 +4,13 @@ import { readFile, readdir } from "node:fs/promises";
 import { createServer } from "node:http";
 
 const FOLDER = new URL("../../worker/src/serve/page/", import.meta.url);
-const TYPES = { js: "text/javascript", css: "text/css", svg: "image/svg+xml", html: "text/html", LICENSE: "text/plain" };
+const TYPES = {
+  js: "text/javascript",
+  css: "text/css",
+  svg: "image/svg+xml",
+  html: "text/html",
+  LICENSE: "text/plain",
+};
 
 /** The worker's own policy: the constant of its source. */
 async function policy() {
@@ -18,7 +24,11 @@ async function policy() {
 export class PageServer {
   async start(answers, port = 0) {
     this.answers = answers;
-    this.headers = { "content-security-policy": await policy(), "x-content-type-options": "nosniff", "cache-control": "no-cache" };
+    this.headers = {
+      "content-security-policy": await policy(),
+      "x-content-type-options": "nosniff",
+      "cache-control": "no-cache",
+    };
     this.names = (await readdir(FOLDER, { recursive: true })).map((name) => `/page/${name}`);
     this.asked = 0;
     this.http = createServer((request, response) => this.answer(request, response));
@@ -40,16 +50,20 @@ export class PageServer {
     const name = path === "/" ? "index.html" : this.names.includes(path) ? path.slice("/page/".length) : null;
     if (name === null) return response.writeHead(404).end();
     const type = TYPES[name.split(/[./]/).pop()];
-    response.writeHead(200, { ...this.headers, "content-type": `${type}; charset=utf-8` }).end(await readFile(new URL(name, FOLDER)));
+    response
+      .writeHead(200, { ...this.headers, "content-type": `${type}; charset=utf-8` })
+      .end(await readFile(new URL(name, FOLDER)));
   }
 
   api(path, request, response) {
-    const json = (code, body, type = "application/json") => response.writeHead(code, { "content-type": type }).end(JSON.stringify(body));
+    const json = (code, body, type = "application/json") =>
+      response.writeHead(code, { "content-type": type }).end(JSON.stringify(body));
     const { status, recent, token, code, raw, isRunning = true } = this.answers;
     if (token !== undefined && request.headers.authorization !== `Bearer ${token}`) {
       return json(401, { type: "about:blank", title: "Unauthorized", status: 401 }, "application/problem+json");
     }
-    if (code !== undefined) return json(code, { title: "Overloaded", detail: "too many requests" }, "application/problem+json");
+    if (code !== undefined)
+      return json(code, { title: "Overloaded", detail: "too many requests" }, "application/problem+json");
     if (raw !== undefined) return response.writeHead(200, { "content-type": "application/json" }).end(raw);
     if (path === "/v1/decisions/recent") return json(200, recent);
     if (path !== "/v1/status") return json(404, { title: "Not Found" }, "application/problem+json");

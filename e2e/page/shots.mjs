@@ -6,8 +6,13 @@ import { PageServer } from "./server.mjs";
 
 export async function take(browser, folder) {
   const views = [
-    ["desktop", "shop", { width: 1280 }], ["dark", "shop", { width: 1280, scheme: "dark" }], ["phone", "shop", { width: 360 }],
-    ["phone-dark", "shop", { width: 360, scheme: "dark" }], ["tablet", "shop", { width: 800 }], ["sample", "sample", {}], ["started", "started", {}],
+    ["desktop", "shop", { width: 1280 }],
+    ["dark", "shop", { width: 1280, scheme: "dark" }],
+    ["phone", "shop", { width: 360 }],
+    ["phone-dark", "shop", { width: 360, scheme: "dark" }],
+    ["tablet", "shop", { width: 800 }],
+    ["sample", "sample", {}],
+    ["started", "started", {}],
     ["hostile-phone", "hostile", { width: 360 }],
   ];
   for (const [name, fixture, options] of views) {

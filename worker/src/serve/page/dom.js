@@ -86,8 +86,18 @@ export function table(label, columns, rows) {
   const heading = (c, i) => h("th", { scope: "col", title: c.help, class: alignment(i) }, c.name);
   const cell = (content, i) =>
     i === 0 ? h("th", { scope: "row", class: alignment(i) }, content) : h("td", { class: alignment(i) }, content);
-  return h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" },
-    h("table", null,
+  return h(
+    "div",
+    { class: "scroll", role: "region", "aria-label": label, tabindex: "0" },
+    h(
+      "table",
+      null,
       h("thead", null, h("tr", null, columns.map(heading))),
-      h("tbody", null, rows.map((row) => h("tr", { key: row.key, class: row.class }, row.cells.map(cell))))));
+      h(
+        "tbody",
+        null,
+        rows.map((row) => h("tr", { key: row.key, class: row.class }, row.cells.map(cell))),
+      ),
+    ),
+  );
 }

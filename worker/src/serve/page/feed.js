@@ -39,7 +39,8 @@ export class Feed {
         redirect: "error",
         signal: AbortSignal.timeout(TIMEOUT_MS),
       });
-      if (answer.status === 401) return this.turn("refused", used === null ? "" : "The worker does not take this token.");
+      if (answer.status === 401)
+        return this.turn("refused", used === null ? "" : "The worker does not take this token.");
       if (!answer.ok) return this.turn("failed", await problemOf(answer));
       this.data = await answer.json();
       this.turn("live", "");

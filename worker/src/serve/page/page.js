@@ -7,7 +7,7 @@ import { experiments } from "./experiments.js";
 import { Feed, token } from "./feed.js";
 import { isDrifting, isFallenBack, models } from "./models.js";
 import { behindSeconds, steps } from "./steps.js";
-import { NOT_YET, clock, count, duration, isNumber, list, record, spaced, words, zone } from "./text.js";
+import { clock, count, duration, isNumber, list, record, spaced, words, zone } from "./text.js";
 
 const FORMAT_VERSION = 1;
 /** A status whose time stands still for so long is old, though the worker answers. */
@@ -67,18 +67,38 @@ function connection() {
     case "waiting":
       return { word: "asking the worker", kind: "quiet" };
     case "gone":
-      return { word: "worker gone", kind: "bad", what: `The worker is gone ${since(status.since)}: ${status.problem}.`, then: `Trying again every second.${old}` };
+      return {
+        word: "worker gone",
+        kind: "bad",
+        what: `The worker is gone ${since(status.since)}: ${status.problem}.`,
+        then: `Trying again every second.${old}`,
+      };
     case "failed":
-      return { word: "error", kind: "bad", what: `The worker answers with an error ${since(status.since)}: ${status.problem}.`, then: `Trying again every second.${old}` };
+      return {
+        word: "error",
+        kind: "bad",
+        what: `The worker answers with an error ${since(status.since)}: ${status.problem}.`,
+        then: `Trying again every second.${old}`,
+      };
     case "refused":
       return { word: "token needed", kind: "warn", what: "The worker wants its admin token.", then: old };
   }
   const version = record(status.data).formatVersion;
   if (isNumber(version) && version !== FORMAT_VERSION) {
-    return { word: "other version", kind: "warn", what: `The worker speaks version ${version} of its status, this page knows ${FORMAT_VERSION}.`, then: "Reload the page." };
+    return {
+      word: "other version",
+      kind: "warn",
+      what: `The worker speaks version ${version} of its status, this page knows ${FORMAT_VERSION}.`,
+      then: "Reload the page.",
+    };
   }
   if (nowMs - seen.atMs > STALE_MS) {
-    return { word: "standing still", kind: "bad", what: `The worker answers, but its figures stand still ${since(seen.atMs)}.`, then: "" };
+    return {
+      word: "standing still",
+      kind: "bad",
+      what: `The worker answers, but its figures stand still ${since(seen.atMs)}.`,
+      then: "",
+    };
   }
   return { word: "live", kind: "good" };
 }
@@ -88,34 +108,56 @@ function about(s) {
   return [
     h("h1", null, words(s.pipeline, "Millrace")),
     words(s.note, "") && h("p", { class: "note" }, s.note),
-    h("p", { class: "facts" },
+    h(
+      "p",
+      { class: "facts" },
       h("span", null, "up ", h("b", null, duration(uptime))),
-      h("span", { title: "Of the configuration: counts its changes." }, "generation ", h("b", null, count(s.generation))),
-      h("span", { title: "Workers of one engine version give equal results." }, "engine version ", h("b", null, count(s.engineVersion))),
-      h("span", null, "status of ", h("b", null, clock(s.timeMs, Date.now())), small(` ${zone()}`))),
+      h(
+        "span",
+        { title: "Of the configuration: counts its changes." },
+        "generation ",
+        h("b", null, count(s.generation)),
+      ),
+      h(
+        "span",
+        { title: "Workers of one engine version give equal results." },
+        "engine version ",
+        h("b", null, count(s.engineVersion)),
+      ),
+      h("span", null, "status of ", h("b", null, clock(s.timeMs, Date.now())), small(` ${zone()}`)),
+    ),
   ];
 }
 
 /** What the worker itself judges to be wrong, each with the block that tells more. */
 function attention(s) {
   const found = [];
-  const note = (kind, id, text) => found.push(h("li", { key: text }, tag(kind, kind === "bad" ? "wrong" : "look"), " ", h("a", { href: `#${id}-title` }, text)));
+  const note = (kind, id, text) =>
+    found.push(
+      h("li", { key: text }, tag(kind, kind === "bad" ? "wrong" : "look"), " ", h("a", { href: `#${id}-title` }, text)),
+    );
   for (const e of list(s.experiments).map(record)) {
-    if (record(e.sampleRatio).ok === false) note("bad", "experiments", `Experiment ${words(e.name)}: users are not split as declared.`);
+    if (record(e.sampleRatio).ok === false)
+      note("bad", "experiments", `Experiment ${words(e.name)}: users are not split as declared.`);
   }
   for (const one of list(s.steps).map(record)) {
     const behind = behindSeconds(one);
-    if (behind > BEHIND_SECONDS) note("warn", "steps", `Step ${words(one.name)} is ${duration(behind)} of work behind.`);
-    if (one.ratePerSecond === 0 && one.lagRecords > 0) note("bad", "steps", `Step ${words(one.name)} stands still before ${count(one.lagRecords, "record")}.`);
+    if (behind > BEHIND_SECONDS)
+      note("warn", "steps", `Step ${words(one.name)} is ${duration(behind)} of work behind.`);
+    if (one.ratePerSecond === 0 && one.lagRecords > 0)
+      note("bad", "steps", `Step ${words(one.name)} stands still before ${count(one.lagRecords, "record")}.`);
   }
   for (const m of list(s.models).map(record)) {
     if (isDrifting(m)) note("warn", "models", `Model ${words(m.name)}: drift (${spaced(m.drift.state)}).`);
-    if (isFallenBack(m)) note("warn", "models", `Model ${words(m.name)} is not what serves: fell back to ${spaced(m.serving.fallBack)}.`);
+    if (isFallenBack(m))
+      note("warn", "models", `Model ${words(m.name)} is not what serves: fell back to ${spaced(m.serving.fallBack)}.`);
     if (m.frozen === true) note("warn", "models", `Model ${words(m.name)} is frozen: it learns no more.`);
     const leaking = list(m.leaks).map((l) => words(record(l).column));
-    if (leaking.length > 0) note("bad", "models", `Model ${words(m.name)}: ${leaking.join(", ")} alone tells the label.`);
+    if (leaking.length > 0)
+      note("bad", "models", `Model ${words(m.name)}: ${leaking.join(", ")} alone tells the label.`);
   }
-  if (found.length === 0) return h("p", null, tag("good", "nothing stands out"), small(" among what this worker reports"));
+  if (found.length === 0)
+    return h("p", null, tag("good", "nothing stands out"), small(" among what this worker reports"));
   return h("ul", { "aria-label": "What needs a look" }, found);
 }
 

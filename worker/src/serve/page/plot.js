@@ -15,15 +15,28 @@ const colour = (i) => `--line-${i === 0 ? 0 : ((i - 1) % (COLOURS - 1)) + 1}`;
 const dash = (i) => DASHES[i === 0 ? 1 : Math.floor((i - 1) / (COLOURS - 1)) % DASHES.length];
 
 /** A piece of the i-th line, to stand before its name. */
-export const swatch = (i) => h("i", { class: dash(i).length > 0 ? "swatch dashed" : "swatch", style: { "--swatch": `var(${colour(i)})` } });
+export const swatch = (i) =>
+  h("i", { class: dash(i).length > 0 ? "swatch dashed" : "swatch", style: { "--swatch": `var(${colour(i)})` } });
 
 /** A plot. `spec`: {title, meaning, timesMs, lines: [{name, index, values, low?, high?}], format(value, step?), zero?,
  * range?(lines) -> [lowest, highest]}. `index` chooses colour and dash; `low` and `high` are drawn as a band. */
 export const plot = (key, spec) =>
-  h("figure", { key, class: "plot" },
+  h(
+    "figure",
+    { key, class: "plot" },
     h("figcaption", null, h("b", null, spec.title), " ", h("small", null, spec.meaning)),
-    h("div", { class: "legend", draw: (host) => legend(host, spec, host.nextElementSibling?.uplot?.cursor.idx ?? null) }),
-    h("div", { class: "canvas", tabindex: "0", role: "img", "aria-label": summary(spec), draw: (host) => draw(host, spec) }));
+    h("div", {
+      class: "legend",
+      draw: (host) => legend(host, spec, host.nextElementSibling?.uplot?.cursor.idx ?? null),
+    }),
+    h("div", {
+      class: "canvas",
+      tabindex: "0",
+      role: "img",
+      "aria-label": summary(spec),
+      draw: (host) => draw(host, spec),
+    }),
+  );
 
 const last = (values) => values.findLast(isNumber);
 
@@ -41,11 +54,18 @@ function legend(host, spec, at) {
   };
   const entry = (line) => {
     const i = at ?? line.values.findLastIndex(isNumber);
-    return h("span", { key: line.name, class: "entry" },
+    return h(
+      "span",
+      { key: line.name, class: "entry" },
       swatch(line.index),
-      `${line.name} `, h("b", null, spec.format(line.values[i])), interval(line, i));
+      `${line.name} `,
+      h("b", null, spec.format(line.values[i])),
+      interval(line, i),
+    );
   };
-  const time = spec.timesMs.length > 0 && h("span", { key: "time", class: "entry" }, clock(spec.timesMs[at ?? spec.timesMs.length - 1]));
+  const time =
+    spec.timesMs.length > 0 &&
+    h("span", { key: "time", class: "entry" }, clock(spec.timesMs[at ?? spec.timesMs.length - 1]));
   fill(host, spec.timesMs.length > 0 && [time, spec.lines.map(entry)]);
 }
 
@@ -57,7 +77,10 @@ function draw(host, spec) {
     return;
   }
   // What cannot change in a drawn plot.
-  const shape = JSON.stringify([dark.matches, spec.lines.map((line) => [line.name, line.index, line.low !== undefined])]);
+  const shape = JSON.stringify([
+    dark.matches,
+    spec.lines.map((line) => [line.name, line.index, line.low !== undefined]),
+  ]);
   if (host.shape !== shape) {
     retire(host);
     fill(host);
@@ -81,7 +104,10 @@ function retire(host) {
 
 const width = (host) => Math.max(120, host.clientWidth);
 /** Of each line its value, then the edges of its band. */
-const data = (spec) => [spec.timesMs, ...spec.lines.flatMap((l) => (l.low === undefined ? [l.values] : [l.values, l.high, l.low]))];
+const data = (spec) => [
+  spec.timesMs,
+  ...spec.lines.flatMap((l) => (l.low === undefined ? [l.values] : [l.values, l.high, l.low])),
+];
 
 function options(host, spec) {
   const ink = css("--quiet");
@@ -95,7 +121,12 @@ function options(host, spec) {
     bands.push({ series: [series.length, series.length + 1], fill: `${stroke}26` });
     series.push(edge, edge);
   }
-  const axis = { stroke: ink, font: "11px system-ui, sans-serif", grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false } };
+  const axis = {
+    stroke: ink,
+    font: "11px system-ui, sans-serif",
+    grid: { stroke: css("--grid"), width: 1 },
+    ticks: { show: false },
+  };
   return {
     width: width(host),
     height: HEIGHT_PX,
@@ -107,8 +138,18 @@ function options(host, spec) {
     series,
     bands,
     axes: [
-      { ...axis, size: 26, space: 72, values: (u, marks, _axis, _space, stepMs) => marks.map((ms) => mark(ms, stepMs)) },
-      { ...axis, size: 58, space: 32, values: (u, marks, _axis, _space, stepBy) => marks.map((y) => host.spec.format(y, stepBy)) },
+      {
+        ...axis,
+        size: 26,
+        space: 72,
+        values: (u, marks, _axis, _space, stepMs) => marks.map((ms) => mark(ms, stepMs)),
+      },
+      {
+        ...axis,
+        size: 58,
+        space: 32,
+        values: (u, marks, _axis, _space, stepBy) => marks.map((y) => host.spec.format(y, stepBy)),
+      },
     ],
     hooks: {
       drawAxes: [(u) => spec.zero && zeroLine(u, ink)],
@@ -128,7 +169,10 @@ function limits(spec) {
 /** A range for figures that settle: the early ones, and the early wide bands, may be cut off. */
 export function settled(lines, ...others) {
   const since = (values, share) => values.slice(Math.floor(values.length * share)).filter(isNumber);
-  return [...others, ...lines.flatMap((l) => [...since(l.values, 0.25), ...since(l.low ?? [], 0.5), ...since(l.high ?? [], 0.5)])];
+  return [
+    ...others,
+    ...lines.flatMap((l) => [...since(l.values, 0.25), ...since(l.low ?? [], 0.5), ...since(l.high ?? [], 0.5)]),
+  ];
 }
 
 function zeroLine(u, ink) {

@@ -10,7 +10,10 @@ const grouped = (x, digits) =>
 const signed = (text, x) => (x < 0 ? MINUS + text : text);
 
 export const isNumber = (x) => typeof x === "number" && Number.isFinite(x);
-const known = (format) => (x, ...rest) => (isNumber(x) ? format(x, ...rest) : NOT_YET);
+const known =
+  (format) =>
+  (x, ...rest) =>
+    isNumber(x) ? format(x, ...rest) : NOT_YET;
 
 export const list = (x) => (Array.isArray(x) ? x : []);
 export const record = (x) => (x !== null && typeof x === "object" && !Array.isArray(x) ? x : {});
@@ -18,7 +21,8 @@ export const words = (x, otherwise = NOT_YET) => (typeof x === "string" && x !==
 
 /** `count(1, "record")` is "1 record", `count(2, "record")` "2 records". */
 export const count = known((x, unit) =>
-  unit === undefined ? whole.format(x) : `${whole.format(x)}${SPACE}${unit}${x === 1 ? "" : "s"}`);
+  unit === undefined ? whole.format(x) : `${whole.format(x)}${SPACE}${unit}${x === 1 ? "" : "s"}`,
+);
 
 /** So many decimal places. */
 export const fixed = known((x, digits) => signed(grouped(Math.abs(x), digits), x));
@@ -31,7 +35,9 @@ export const short = known((x) => {
   return signed(grouped(size, Number.isInteger(x) ? 0 : digits), x);
 });
 
-export const rate = known((x, unit) => `${x >= 100 || x === 0 ? whole.format(x) : fixed(x, 1)}${unit === undefined ? "" : SPACE + unit}/s`);
+export const rate = known(
+  (x, unit) => `${x >= 100 || x === 0 ? whole.format(x) : fixed(x, 1)}${unit === undefined ? "" : SPACE + unit}/s`,
+);
 
 /** A share of one as a percentage with three significant digits; `digits` says how many decimal places instead. */
 export const percent = known((x, digits) => {
@@ -83,7 +89,8 @@ const DAY_MS = 86_400_000;
 
 /** Milliseconds since 1970 as hours, minutes and seconds of the reader's zone; with the day when that is another one. */
 export const clock = known((ms, nowMs = ms) =>
-  Math.abs(nowMs - ms) < DAY_MS / 2 ? clockFormat.format(ms) : `${dayFormat.format(ms)}, ${clockFormat.format(ms)}`);
+  Math.abs(nowMs - ms) < DAY_MS / 2 ? clockFormat.format(ms) : `${dayFormat.format(ms)}, ${clockFormat.format(ms)}`,
+);
 
 /** A day that is a number of days since 1970, or said in text. */
 export const day = (x) => (isNumber(x) ? new Date(x * DAY_MS).toISOString().slice(0, 10) : words(x));
