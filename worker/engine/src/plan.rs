@@ -88,7 +88,7 @@ impl Plan {
             let outcome = position.ok_or(PlanError::Unknown { what: "outcome", name: m.outcome.clone() })?;
             let (schema, projection) = (features.schema(spec, m), features.projection(spec, m, &names)?);
             let fresh = Model::compile(spec, m, &schema)?;
-            let served = learn::served_schema(spec, m, &schema);
+            let served = fresh.served_schema().clone();
             Ok(ModelPlan { name: m.name.clone(), outcome, schema, served, projection, fresh })
         };
         let models = spec.models.iter().map(model).collect::<Result<Vec<_>, PlanError>>()?;
@@ -150,6 +150,7 @@ impl Plan {
         let plan = IngestPlan {
             max_out_of_orderness_micros: source.event_time.max_out_of_orderness.as_micros(),
             max_skew_micros: max_skew.as_micros(),
+            max_ahead_micros: source.max_ahead().map(Span::as_micros),
             late_to_dead_letters: source.event_time.late == LatePolicy::DeadLetter,
             partitions: self.partitions,
         };

@@ -4,7 +4,6 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     time::interval,
 };
@@ -16,6 +15,7 @@ use crate::{
     metrics,
     pipeline::Pipeline,
     progress::Progress,
+    serve::{PreparedPages, Server},
     summary::Summary,
 };
 
@@ -75,11 +75,11 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| CliError::Other(format!("cannot start: {e}")))?;
     // The port first: nothing is to be claimed by a run that cannot start.
-    let listener = args.metrics_address.map(|address| listen(&runtime, address)).transpose()?;
+    let pages = args.metrics_address.map(PreparedPages::new).transpose()?;
     let data = Data::open(&args.data, &args.pipeline, &pipeline)?;
     let partitions = data.partitions(&pipeline)?;
     let host = Host::start(&pipeline, &partitions, data.log(), data.store(), data.claimant(), &args.host_config())?;
-    let finished = runtime.block_on(supervise(host, listener, args.quiet))?;
+    let finished = runtime.block_on(supervise(host, pages, args.quiet))?;
     let summary = Summary::of(&pipeline, finished);
     match output {
         Output::Text => print(summary.to_string()),
@@ -88,21 +88,14 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     Ok(())
 }
 
-fn listen(runtime: &tokio::runtime::Runtime, address: SocketAddr) -> Result<TcpListener, CliError> {
-    let listener = runtime.block_on(TcpListener::bind(address));
-    listener.map_err(|cause| CliError::Listen { address: address.to_string(), cause })
-}
-
 const METRICS_EVERY: Duration = Duration::from_millis(500);
 
 /// Waits for the end, a signal or a failure, and shows how it goes meanwhile.
-async fn supervise(host: Host, listener: Option<TcpListener>, quiet: bool) -> Result<Finished, CliError> {
+async fn supervise(host: Host, pages: Option<PreparedPages>, quiet: bool) -> Result<Finished, CliError> {
     let shared = metrics::Shared::new();
     shared.update(host.statuses(), true);
-    if let Some(listener) = listener {
-        let router = metrics::router(Arc::clone(&shared));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-    }
+    let pages = pages.map(|pages| pages.listener(Arc::clone(&shared)));
+    let server = pages.map(|pages| Server::start(vec![pages])).transpose()?;
     let failed = |e: std::io::Error| CliError::Other(format!("cannot listen for signals: {e}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -130,6 +123,9 @@ async fn supervise(host: Host, listener: Option<TcpListener>, quiet: bool) -> Re
     if !quiet {
         progress.draw(&Totals::of(&host.statuses()));
     }
-    // Blocks until everything is saved; the pages are not served meanwhile.
+    // Blocks until what was asked is answered, then until everything is saved.
+    if let Some(server) = server {
+        server.stop();
+    }
     Ok(host.stop()?)
 }

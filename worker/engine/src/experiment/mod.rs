@@ -16,6 +16,7 @@
 //! exact, and works all the same, is shown by A/A simulations with heavy-tailed users (`tests/a_a.rs`).
 
 pub mod assign;
+pub mod past;
 pub mod ratio;
 pub mod report;
 pub mod sample_ratio;
