@@ -3,7 +3,7 @@
 pub mod checkpoints;
 pub mod error;
 pub mod figures;
-pub mod files;
+pub mod ingest;
 pub mod mailbox;
 pub mod skew;
 pub mod start;
@@ -42,6 +42,10 @@ pub mod logs {
     pub fn examples(model: &str) -> LogPartition {
         LogPartition::new(format!("examples.{model}"), 0)
     }
+    /// What was posted to a source.
+    pub fn http(source: &str, partition: u32) -> LogPartition {
+        LogPartition::new(format!("http.{source}"), partition)
+    }
     pub fn dead_letters() -> LogPartition {
         LogPartition::new("dead-letters", 0)
     }
@@ -56,6 +60,7 @@ pub struct Host {
     statuses: Vec<Arc<Mutex<TaskStatus>>>,
     /// By stage: sources, profiles, models.
     done: [Vec<Arc<AtomicBool>>; 3],
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The tasks of a host that ended in good order.
@@ -67,6 +72,11 @@ pub struct Finished {
 impl Host {
     pub fn statuses(&self) -> Vec<TaskStatus> {
         self.statuses.iter().filter_map(|s| s.lock().ok().map(|s| s.clone())).collect()
+    }
+
+    /// Wakes all engine threads: there is something new in a log.
+    pub fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        self.wake.clone()
     }
 
     /// Has everything come to its end: sources, then profiles, then models? Asked again and again.
