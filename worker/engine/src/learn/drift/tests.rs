@@ -225,21 +225,3 @@ fn damaged_states_are_refused_and_never_panic() {
         }
     }
 }
-
-#[test]
-fn speed_probe() {
-    let mut random = Random(1);
-    let rows: Vec<_> = (0..10_000)
-        .map(|_| (Prediction::of(-3.5, 0.7 * random.normal()), random.below(33) == 0, values(&mut random, 0.0, 0.0)))
-        .collect();
-    for cols in [0, 10] {
-        let mut drift = Drift::new(settings(), names());
-        let start = std::time::Instant::now();
-        for _ in 0..100 {
-            for (p, l, v) in &rows {
-                drift.learn(p, *l, &v[..cols]);
-            }
-        }
-        println!("cols {cols}: {} ns", start.elapsed().as_nanos() as f64 / 1e6);
-    }
-}
