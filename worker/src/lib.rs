@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod data;
+pub mod evaluate;
 pub mod host;
 pub mod log;
 pub mod metrics;
@@ -13,3 +14,4 @@ pub mod serve;
 pub mod source;
 pub mod store;
 pub mod summary;
+pub mod values;

@@ -8,6 +8,7 @@ use millrace_crds::{
 };
 
 use crate::{
+    decide,
     decode::{self, Decoder},
     event::{Event, EventType},
     example::Schema,
@@ -15,7 +16,7 @@ use crate::{
     frame::Origin,
     ingest::IngestPlan,
     join::{ExamplePlan, OutcomePlan},
-    learn::{self, Model},
+    learn::{self, Model, ServingModel},
     names::{IMPRESSION, Names},
     privacy::Pseudonymizer,
 };
@@ -35,6 +36,8 @@ pub enum PlanError {
     Decoder(#[from] decode::CompileError),
     #[error(transparent)]
     Model(#[from] learn::CompileError),
+    #[error(transparent)]
+    Decide(#[from] decide::CompileError),
 }
 
 /// One model's part.
@@ -62,6 +65,8 @@ pub struct Plan {
     pub dedupe_micros: i64,
     pub placements: Vec<PlacementPlan>,
     pub experiments: Vec<ExperimentPlan>,
+    /// How decisions are made.
+    pub rules: decide::Rules,
     late: Vec<LatePolicy>,
 }
 
@@ -88,19 +93,29 @@ impl Plan {
             let outcome = position.ok_or(PlanError::Unknown { what: "outcome", name: m.outcome.clone() })?;
             let (schema, projection) = (features.schema(spec, m), features.projection(spec, m, &names)?);
             let fresh = Model::compile(spec, m, &schema)?;
-            let served = learn::served_schema(spec, m, &schema);
+            let served = fresh.served_schema().clone();
             Ok(ModelPlan { name: m.name.clone(), outcome, schema, served, projection, fresh })
         };
         let models = spec.models.iter().map(model).collect::<Result<Vec<_>, PlanError>>()?;
         let windows = spec.sources.iter().filter_map(|s| s.event_id.as_ref()).map(|id| id.dedup_within.as_micros());
+        let placements = serving::placements(spec, &names)?;
+        let experiments = serving::experiments(spec, &names, &outcomes)?;
+        let compiled = decide::Compiled {
+            features: &features,
+            models: &models,
+            placements: &placements,
+            experiments: &experiments,
+        };
+        let rules = decide::Rules::compile(spec, &compiled)?;
         Ok(Self {
             partitions: spec.partitions,
             impression: names.event(IMPRESSION),
             consent_by_event: spec.privacy.consent.event.is_some(),
             dedupe_micros: windows.max().unwrap_or(0),
             late: spec.sources.iter().map(|s| s.event_time.late).collect(),
-            placements: serving::placements(spec, &names)?,
-            experiments: serving::experiments(spec, &names, &outcomes)?,
+            placements,
+            experiments,
+            rules,
             outcomes,
             models,
             features,
@@ -109,9 +124,18 @@ impl Plan {
     }
 
     pub fn example_plans(&self) -> Vec<ExamplePlan> {
-        let plan =
-            |m: &ModelPlan| ExamplePlan { outcome: m.outcome, schema: m.schema.id(), columns: m.schema.columns.len() };
+        let plan = |m: &ModelPlan| ExamplePlan {
+            model: m.name.clone(),
+            outcome: m.outcome,
+            schema: m.schema.id(),
+            columns: m.schema.columns.len(),
+        };
         self.models.iter().map(plan).collect()
+    }
+
+    /// A serving copy of each model, which has seen nothing yet.
+    pub fn serving_models(&self) -> Vec<ServingModel> {
+        self.models.iter().map(|m| m.fresh.serving(m.projection.item_columns())).collect()
     }
 
     /// Are decisions asked for?
@@ -134,6 +158,11 @@ impl Plan {
         self.outcomes.iter().map(|o| o.within_micros).max().unwrap_or(0)
     }
 
+    /// Ids of what the models are served, with the number of columns.
+    pub fn served_columns(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.models.iter().map(|m| (m.served.id(), m.served.columns.len()))
+    }
+
     pub fn late_to_dead_letters(&self, origin: Origin) -> bool {
         self.late.get(usize::from(origin.source)).is_some_and(|late| *late == LatePolicy::DeadLetter)
     }
@@ -150,6 +179,7 @@ impl Plan {
         let plan = IngestPlan {
             max_out_of_orderness_micros: source.event_time.max_out_of_orderness.as_micros(),
             max_skew_micros: max_skew.as_micros(),
+            max_ahead_micros: source.max_ahead().map(Span::as_micros),
             late_to_dead_letters: source.event_time.late == LatePolicy::DeadLetter,
             partitions: self.partitions,
         };

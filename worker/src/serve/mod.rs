@@ -151,6 +151,10 @@ impl Prepared {
         self.address
     }
 
+    pub fn is_tls(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     pub fn listener(self, backend: Arc<dyn Backend>, shared: Arc<Shared>) -> Listener {
         let timeouts = self.limits.timeouts;
         let app = routes::router(routes::App { backend, shared, access: self.access, limits: self.limits });
