@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,6 +37,15 @@ struct LastRun {
 /// The embedded log writes the ends of all partitions with every append.
 const MAX_LOCAL_PARTITIONS: u32 = 256;
 
+/// Where the API of the last run was.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServingAt {
+    format_version: u32,
+    address: SocketAddr,
+}
+
+const SERVING: &str = "serving.json";
 const LAST_RUN: &str = "last-run.json";
 const SOURCES: &str = "sources.json";
 const KEY: &str = "key.json";
@@ -185,6 +195,11 @@ impl Data {
     pub fn open_existing(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
         DataDir::open_read_only(folder)?;
         Self::open(folder, pipeline_file, pipeline)
+    }
+
+    /// Leaves word where the API is.
+    pub fn tell_address(&self, address: SocketAddr) -> Result<(), DataError> {
+        write_json(&self.folder, SERVING, &ServingAt { format_version: 1, address })
     }
 
     pub fn log(&self) -> Arc<dyn Log> {

@@ -1,6 +1,9 @@
 //! Where things are, and how the binary is run.
 #![allow(dead_code)]
 
+pub mod http;
+pub mod shop;
+
 use std::{
     collections::BTreeMap,
     env, fs,

@@ -1,11 +1,11 @@
 //! The bytes of a task's checkpoint: a head, then tagged sections with a checksum each.
 //!
-//! Version 1: `"MLRC"`, version u8, task u8, base 0 or changes 1 u8, 0 u8, engine version u32; then for each section
-//! tag u8, length u64, xxh3 u64, bytes.
+//! Version 2: `"MLRC"`, version u8, task u8, base 0 or changes 1 u8, 0 u8, engine version u32; then for each section
+//! tag u8, length u64, xxh3 u64, bytes. Version 1 is laid out alike; some sections had less in it, or were not there.
 
 use crate::codec::{Corrupt, Put, Reader};
 
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 const MAGIC: &[u8; 4] = b"MLRC";
 
 /// Whose state it is.
@@ -67,6 +67,7 @@ impl CheckpointWriter {
 
 /// A checkpoint whose checksums were verified.
 pub struct Checkpoint<'a> {
+    pub version: u8,
     pub extent: Extent,
     pub engine_version: u32,
     sections: Vec<(u8, &'a [u8])>,
@@ -79,7 +80,7 @@ impl<'a> Checkpoint<'a> {
             return Err(Corrupt { what: "checkpoint magic", at: 0 }.into());
         }
         let version = r.u8("checkpoint version")?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(CheckpointError::Version { found: version });
         }
         if r.u8("checkpoint task")? != task as u8 {
@@ -101,7 +102,7 @@ impl<'a> Checkpoint<'a> {
             }
             sections.push((tag, body));
         }
-        Ok(Self { extent, engine_version, sections })
+        Ok(Self { version, extent, engine_version, sections })
     }
     pub fn section(&self, tag: u8) -> Result<&'a [u8], Corrupt> {
         let found = self.sections.iter().find(|(t, _)| *t == tag);

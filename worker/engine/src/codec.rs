@@ -37,6 +37,10 @@ pub trait Put {
         self.put(&v.to_le_bytes());
     }
     #[inline]
+    fn put_f32(&mut self, v: f32) {
+        self.put(&v.to_bits().to_le_bytes());
+    }
+    #[inline]
     fn put_f64(&mut self, v: f64) {
         self.put(&v.to_bits().to_le_bytes());
     }
@@ -110,6 +114,10 @@ impl<'a> Reader<'a> {
     fixed!(u64, u64);
     fixed!(u128, u128);
     fixed!(i64, i64);
+    #[inline]
+    pub fn f32(&mut self, what: &'static str) -> Result<f32, Corrupt> {
+        Ok(f32::from_bits(self.u32(what)?))
+    }
     #[inline]
     pub fn f64(&mut self, what: &'static str) -> Result<f64, Corrupt> {
         Ok(f64::from_bits(self.u64(what)?))

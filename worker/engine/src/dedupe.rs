@@ -30,6 +30,10 @@ impl Dedupe {
         Self { window_micros, known: HashTable::new(), by_age: VecDeque::new(), added: 0, saved: 0 }
     }
 
+    pub fn set_window(&mut self, micros: i64) {
+        self.window_micros = micros;
+    }
+
     pub fn len(&self) -> usize {
         self.by_age.len()
     }
@@ -45,6 +49,13 @@ impl Dedupe {
         self.by_age.push_back((time, id));
         self.added += 1;
         true
+    }
+
+    /// Would it be a duplicate at `time`, which no judged event is later than?
+    pub fn has_seen(&self, id: u128, time: Time) -> bool {
+        // Known ids whose window has passed by then are told apart only if there is one: they are few.
+        let expired = || self.by_age.iter().take_while(|(t, _)| *t < time.minus(self.window_micros));
+        self.known.find(hash(&id), |known| *known == id).is_some() && !expired().any(|(_, known)| *known == id)
     }
 
     /// Reads what judging these ids will need: their places, and those of as many that expire. Changes nothing.

@@ -8,7 +8,10 @@ use crate::{
     event::Time,
     example::Example,
     frame::{Kind, Origin, OriginState},
-    learn::{Model, SchemaMismatch},
+    learn::{
+        Model, SchemaMismatch,
+        serving::{ServingDelta, Standing},
+    },
     order::{Merge, OrderError},
     plan::Plan,
 };
@@ -47,6 +50,10 @@ impl ModelTask {
     pub fn model(&self) -> &Model {
         &self.model
     }
+    /// What serving copies do not know of the model yet.
+    pub fn serving_delta(&mut self) -> ServingDelta {
+        self.model.serving_delta(Standing::Trusted)
+    }
     pub fn late(&self) -> u64 {
         self.late
     }
@@ -67,7 +74,7 @@ impl ModelTask {
     /// Takes in the log record at `offset`; `drain` must have returned true before the next one.
     pub fn accept(&mut self, offset: u64, frame: &Arc<[u8]>) -> Result<(), ModelError> {
         self.offset = offset;
-        self.late += self.merge.accept(frame)?.len() as u64;
+        self.late += self.merge.accept(frame)?.late.len() as u64;
         Ok(())
     }
 

@@ -1,13 +1,16 @@
 //! A validated pipeline, compiled: every name resolved, every reader prepared. What the tasks share.
 
+mod serving;
+
 use millrace_crds::{
     scalar::Span,
     spec::{self, LatePolicy, PipelineSpec},
 };
 
 use crate::{
+    decide,
     decode::{self, Decoder},
-    event::EventType,
+    event::{Event, EventType},
     example::Schema,
     feature::{self, Features, Projection},
     frame::Origin,
@@ -17,6 +20,8 @@ use crate::{
     names::{IMPRESSION, Names},
     privacy::Pseudonymizer,
 };
+
+pub use serving::{EXPOSE_WITHIN_MICROS, ExperimentPlan, PlacementPlan};
 
 /// A name that does not resolve, or a definition that cannot be compiled: validation let it through.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +36,8 @@ pub enum PlanError {
     Decoder(#[from] decode::CompileError),
     #[error(transparent)]
     Model(#[from] learn::CompileError),
+    #[error(transparent)]
+    Decide(#[from] decide::CompileError),
 }
 
 /// One model's part.
@@ -38,6 +45,8 @@ pub struct ModelPlan {
     pub name: String,
     pub outcome: usize,
     pub schema: Schema,
+    /// Of what serving fills in: the columns of `schema`, then the model's own statistics.
+    pub served: Schema,
     pub projection: Projection,
     /// Without any example.
     pub fresh: Model,
@@ -54,6 +63,10 @@ pub struct Plan {
     pub models: Vec<ModelPlan>,
     /// The longest `dedupWithin` of the sources.
     pub dedupe_micros: i64,
+    pub placements: Vec<PlacementPlan>,
+    pub experiments: Vec<ExperimentPlan>,
+    /// How decisions are made.
+    pub rules: decide::Rules,
     late: Vec<LatePolicy>,
 }
 
@@ -80,16 +93,29 @@ impl Plan {
             let outcome = position.ok_or(PlanError::Unknown { what: "outcome", name: m.outcome.clone() })?;
             let (schema, projection) = (features.schema(spec, m), features.projection(spec, m, &names)?);
             let fresh = Model::compile(spec, m, &schema)?;
-            Ok(ModelPlan { name: m.name.clone(), outcome, schema, projection, fresh })
+            let served = fresh.served_schema().clone();
+            Ok(ModelPlan { name: m.name.clone(), outcome, schema, served, projection, fresh })
         };
         let models = spec.models.iter().map(model).collect::<Result<Vec<_>, PlanError>>()?;
         let windows = spec.sources.iter().filter_map(|s| s.event_id.as_ref()).map(|id| id.dedup_within.as_micros());
+        let placements = serving::placements(spec, &names)?;
+        let experiments = serving::experiments(spec, &names, &outcomes)?;
+        let compiled = decide::Compiled {
+            features: &features,
+            models: &models,
+            placements: &placements,
+            experiments: &experiments,
+        };
+        let rules = decide::Rules::compile(spec, &compiled)?;
         Ok(Self {
             partitions: spec.partitions,
             impression: names.event(IMPRESSION),
             consent_by_event: spec.privacy.consent.event.is_some(),
             dedupe_micros: windows.max().unwrap_or(0),
             late: spec.sources.iter().map(|s| s.event_time.late).collect(),
+            placements,
+            experiments,
+            rules,
             outcomes,
             models,
             features,
@@ -98,9 +124,38 @@ impl Plan {
     }
 
     pub fn example_plans(&self) -> Vec<ExamplePlan> {
-        let plan =
-            |m: &ModelPlan| ExamplePlan { outcome: m.outcome, schema: m.schema.id(), columns: m.schema.columns.len() };
+        let plan = |m: &ModelPlan| ExamplePlan {
+            model: m.name.clone(),
+            outcome: m.outcome,
+            schema: m.schema.id(),
+            columns: m.schema.columns.len(),
+        };
         self.models.iter().map(plan).collect()
+    }
+
+    /// Are decisions asked for?
+    pub fn serves(&self) -> bool {
+        !self.placements.is_empty()
+    }
+
+    pub fn placement(&self, name: &str) -> Option<&PlacementPlan> {
+        self.placements.iter().find(|p| p.name == name)
+    }
+
+    /// Does this impression show its items? Where decisions are the impressions, no other is.
+    pub fn exposes(&self, origin: Origin, event: &Event<'_>) -> bool {
+        let by_decision = self.placement(event.placement).is_some_and(|p| p.decision_is_impression);
+        by_decision == origin.is_control()
+    }
+
+    /// The longest that an impression waits for an outcome.
+    pub fn longest_within_micros(&self) -> i64 {
+        self.outcomes.iter().map(|o| o.within_micros).max().unwrap_or(0)
+    }
+
+    /// Ids of what the models are served, with the number of columns.
+    pub fn served_columns(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.models.iter().map(|m| (m.served.id(), m.served.columns.len()))
     }
 
     pub fn late_to_dead_letters(&self, origin: Origin) -> bool {

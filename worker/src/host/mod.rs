@@ -1,10 +1,13 @@
 //! The host: it gives tasks to engine threads, and connects them with the log and the checkpoint store.
 
 pub mod checkpoints;
+pub mod decisions;
+pub mod desk;
 pub mod error;
 pub mod figures;
 pub mod ingest;
 pub mod mailbox;
+pub mod serving;
 pub mod skew;
 pub mod start;
 pub mod status;
@@ -62,6 +65,7 @@ pub struct Host {
     statuses: Vec<Arc<Mutex<TaskStatus>>>,
     /// By stage: sources, profiles, models.
     done: [Vec<Arc<AtomicBool>>; 3],
+    asked: serving::Asked,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -72,6 +76,11 @@ pub struct Finished {
 }
 
 impl Host {
+    /// How to ask the engine threads.
+    pub fn asked(&self) -> serving::Asked {
+        self.asked.clone()
+    }
+
     pub fn statuses(&self) -> Vec<TaskStatus> {
         self.statuses.iter().filter_map(|s| s.lock().ok().map(|s| s.clone())).collect()
     }

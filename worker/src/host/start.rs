@@ -1,6 +1,7 @@
 //! Starting a host: claim every task, restore it, give it a thread.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use millrace_engine::{
+    control,
     event::Seq,
     frame::{Kind, Origin, outbox::Outbox, stored_checksum},
     model::ModelTask,
@@ -20,12 +22,16 @@ use millrace_engine::{
 use super::{
     Host, HostError,
     checkpoints::{Checkpoints, Claim, Keeper},
+    desk::{ControlLog, Desk, Request},
+    figures::Figures,
+    mailbox::Mailbox,
+    serving::Asked,
     ingest::{IngestTask, Place, ReadPlan, Saved, Shared},
     logs,
     skew::{Pacer, Watermarks},
     status::TaskStatus,
     task::{Follow, Task},
-    thread::{Cadence, Control, EngineThread, Seat, Slice},
+    thread::{Cadence, Control, EngineThread, Published, Seat, Slice},
     writer,
 };
 use crate::{
@@ -63,6 +69,8 @@ struct Claimed {
     from: Seq,
     outputs: Vec<usize>,
     saved_position: Option<u64>,
+    /// Of a model task.
+    model: Option<usize>,
 }
 
 struct Starter<'a> {
@@ -188,6 +196,7 @@ impl Starter<'_> {
             from: Seq::end_of(position),
             outputs: (0..=dead_letters).collect(),
             saved_position: at.map(|_| position + 1),
+            model: None,
             claim,
         })
     }
@@ -215,6 +224,7 @@ impl Starter<'_> {
             from: Seq::end_of(next - 1),
             outputs: examples.chain([dead_letters]).collect(),
             saved_position: restored.map(|_| next),
+            model: None,
             claim,
         })
     }
@@ -240,6 +250,7 @@ impl Starter<'_> {
             from: Seq::START,
             outputs: Vec::new(),
             saved_position: restored.map(|_| next),
+            model: Some(model),
             claim,
         })
     }
@@ -319,14 +330,17 @@ struct Dealt {
     seats: Vec<Vec<Seat>>,
     statuses: Vec<Arc<Mutex<TaskStatus>>>,
     done: [Vec<Arc<AtomicBool>>; 3],
+    /// The thread of each events partition.
+    owners: Vec<usize>,
 }
 
-fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, every: Duration) -> Dealt {
+fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, every: Duration, serves: bool) -> Dealt {
     let mut dealt = Dealt {
         outboxes: (0..threads).map(|_| Outbox::new(super::GENERATION, kinds)).collect(),
         seats: (0..threads).map(|_| Vec::new()).collect(),
         statuses: Vec::new(),
         done: Default::default(),
+        owners: Vec::new(),
     };
     for (number, c) in claimed.into_iter().enumerate() {
         let thread = number % threads;
@@ -335,6 +349,17 @@ fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, ev
         dealt.statuses.push(status.clone());
         let done = Arc::new(AtomicBool::new(false));
         dealt.done[c.task.stage()].push(done.clone());
+        let control = match &c.task {
+            Task::Profile(_, follow, _) => {
+                let (partition, epoch) = (follow.partition.partition, c.claim.epoch);
+                dealt.owners.push(thread);
+                let (origin, from) = (Origin::control(partition), control::seq(epoch, 0));
+                let handle = dealt.outboxes[thread].register(origin, epoch, from, &[partition as usize]);
+                Some(ControlLog::new(handle, epoch))
+            }
+            _ => None,
+        };
+        let published = c.model.filter(|_| serves).map(|model| Published { model, scored: None });
         dealt.seats[thread].push(Seat {
             number,
             id: c.id,
@@ -346,6 +371,8 @@ fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, ev
             next_checkpoint: Instant::now() + every,
             saved_position: c.saved_position,
             slice: Slice::default(),
+            control,
+            published,
         });
     }
     dealt
@@ -384,7 +411,10 @@ fn run(
         checkpoint_every: Duration::from_micros(pipeline.spec().checkpoints.interval.as_micros() as u64),
     };
     let threads = config.threads.clamp(1, claimed.len().max(1));
-    let mut dealt = deal(claimed, threads, &kinds, log.as_ref(), cadence.checkpoint_every);
+    let serves = pipeline.plan.serves();
+    let mut dealt = deal(claimed, threads, &kinds, log.as_ref(), cadence.checkpoint_every, serves);
+    let mailboxes: Vec<Arc<Mailbox<Request>>> = (0..threads).map(|_| Arc::default()).collect();
+    let figures: Vec<Arc<Figures>> = (0..threads).map(|_| Arc::default()).collect();
     announce(&mut dealt.outboxes, &outputs, log.as_ref())?;
     let mut engines = Vec::new();
     for (number, (outbox, seats)) in dealt.outboxes.into_iter().zip(dealt.seats).enumerate() {
@@ -397,11 +427,19 @@ fn run(
             checkpoints: checkpoints.clone(),
             acknowledged: Arc::new(AtomicU64::new(0)),
             sent: 0,
+            backlog: VecDeque::new(),
             cadence,
             control: control.clone(),
+            desk: Desk::new(
+                mailboxes[number].clone(),
+                mailboxes.clone(),
+                figures[number].clone(),
+                pipeline.plan.clone(),
+            ),
         };
         let spawned = thread::Builder::new().name(format!("engine-{number}")).spawn(move || engine.run());
         let spawned = spawned.map_err(|_| cannot_start("engine"))?;
+        mailboxes[number].belongs_to(spawned.thread().clone());
         if let Ok(mut list) = thread_list.lock() {
             list.push(spawned.thread().clone());
         }
@@ -414,6 +452,7 @@ fn run(
         checkpoints: keeper,
         statuses: dealt.statuses,
         done: dealt.done,
+        asked: Asked { mailboxes, owners: dealt.owners, figures },
         wake,
     })
 }

@@ -139,6 +139,11 @@ impl Task {
         }
     }
 
+    /// Must its next checkpoint be a base? Files of before hold what was erased.
+    pub fn wants_base(&self) -> bool {
+        matches!(self, Task::Profile(profile, ..) if profile.wants_base())
+    }
+
     pub fn checkpoint(&mut self, extent: Extent) -> Result<(Extent, Vec<u8>), HostError> {
         Ok(match self {
             Task::Ingest(task, _) => (Extent::Base, task.checkpoint()),
@@ -189,6 +194,7 @@ impl Task {
                     outcomes: profile.outcome_counts().to_vec(),
                     users: profile.users().len(),
                     open_joins: profile.open_joins(),
+                    experiments: profile.experiments().map(|(plan, sums)| (plan.name.clone(), sums.to_vec())).collect(),
                 },
             },
             Task::Model(model, follow, name) => {

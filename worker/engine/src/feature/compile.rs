@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     CompileError,
+    hidden::Hidden,
     layout::{Cell, Form, Input, Kind, Layout, Step, Wanted},
     read::{Bucketing, Reading},
 };
@@ -94,7 +95,11 @@ pub(crate) struct Compiled {
 }
 
 /// Compiles all features but those that the model task keeps (`per: item | global`).
-pub(crate) fn compile(features: &BTreeMap<String, Feature>, names: &Names) -> Result<Compiled, CompileError> {
+pub(crate) fn compile(
+    features: &BTreeMap<String, Feature>,
+    hidden: Hidden,
+    names: &Names,
+) -> Result<Compiled, CompileError> {
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut planned = Vec::new();
     for (name, feature) in features {
@@ -102,7 +107,10 @@ pub(crate) fn compile(features: &BTreeMap<String, Feature>, names: &Names) -> Re
             planned.push((name, feature, One { name, feature, names, wanted: &mut wanted }.plan()?));
         }
     }
-    let (layout, cells) = Layout::place(&wanted, fingerprint(&wanted, names))?;
+    let definition = |w: &Wanted| xxhash_rust::xxh3::xxh3_64(describe(w, names).as_bytes());
+    let identities: Vec<u64> = wanted.iter().map(definition).collect();
+    let id = fingerprint(&wanted, &hidden, names);
+    let (layout, cells) = Layout::place(&wanted, &identities, hidden, id)?;
     let mut programs = vec![Program::default(); names.events.len()];
     for (wanted, cell) in wanted.iter().zip(&cells) {
         for event in &wanted.events {
@@ -332,11 +340,12 @@ fn last_of(input: Input, n: u8) -> Kind {
 }
 
 /// A hash of what the cells are, by names, so that it changes exactly when old rows cannot be read any more.
-fn fingerprint(wanted: &[Wanted], names: &Names) -> u64 {
+fn fingerprint(wanted: &[Wanted], hidden: &Hidden, names: &Names) -> u64 {
     let mut lines: Vec<String> = wanted.iter().map(|w| describe(w, names)).collect();
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by_key(|i| &wanted[*i]);
-    let text: String = order.into_iter().map(|i| std::mem::take(&mut lines[i])).collect();
+    let mut text: String = order.into_iter().map(|i| std::mem::take(&mut lines[i])).collect();
+    hidden.fingerprint(&mut text);
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }
 

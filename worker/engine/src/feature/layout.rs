@@ -3,13 +3,13 @@
 //! ```text
 //! local:     flags (u8) | a handle (u32) for each set of `distinct`
 //! canonical: pseudonym (u128) | consent granted (time) | last event (time) | session (u64), if cells are kept of it
-//!            | cells of the user | cells of the session
+//!            | sums of experiments | bought items | cells of the user | cells of the session
 //! ```
 //! Only the canonical part, and the sets themselves, are digested and saved.
 
 use crate::event::{AttributeId, EventType};
 
-use super::{CompileError, cells};
+use super::{CompileError, cells, hidden::Hidden};
 
 /// Flags of a row that only its table uses.
 pub(crate) const FLAGS_AT: usize = 0;
@@ -18,6 +18,8 @@ const HANDLE_BYTES: usize = 4;
 const PSEUDONYM_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
 const SESSION_BYTES: usize = 8;
+/// Pseudonym, consent, last event.
+pub(crate) const HEADER_BYTES: usize = PSEUDONYM_BYTES + 2 * TIME_BYTES;
 /// A row wider than this is a mistake in the pipeline, not a profile.
 const ROW_BYTES_MAX: usize = 16 * 1024;
 
@@ -132,6 +134,9 @@ pub(crate) struct Layout {
     pub session_at: Option<usize>,
     /// Start of the session's cells, which go to the end.
     pub session_cells: usize,
+    pub hidden: Hidden,
+    /// All cells of features, each with a hash of its definition.
+    pub cells: Vec<(u64, Cell)>,
     pub clocks: Vec<Clock>,
     pub sets: Vec<SetPlace>,
     /// Tells layouts apart, in checkpoints.
@@ -150,8 +155,14 @@ impl Layout {
     }
 
     /// Places the cells, those of the same events side by side. Returns them in the order of `wanted`.
-    pub(crate) fn place(wanted: &[Wanted], id: u64) -> Result<(Self, Vec<Cell>), CompileError> {
-        let mut layout = Self { id, ..Self::default() };
+    /// `identities`: of each wanted cell, a hash of its definition.
+    pub(crate) fn place(
+        wanted: &[Wanted],
+        identities: &[u64],
+        hidden: Hidden,
+        id: u64,
+    ) -> Result<(Self, Vec<Cell>), CompileError> {
+        let mut layout = Self { id, hidden, ..Self::default() };
         let sets = wanted.iter().filter(|w| w.kind == Kind::Distinct).count();
         layout.local = HANDLES_AT + sets * HANDLE_BYTES;
         layout.bytes = layout.last_event_at() + TIME_BYTES;
@@ -159,6 +170,7 @@ impl Layout {
             layout.session_at = Some(layout.bytes);
             layout.bytes += SESSION_BYTES;
         }
+        layout.bytes = layout.hidden.place(layout.bytes);
         let mut order: Vec<usize> = (0..wanted.len()).collect();
         order.sort_by_key(|i| &wanted[*i]);
         let mut placed: Vec<Option<Cell>> = vec![None; wanted.len()];
@@ -170,7 +182,9 @@ impl Layout {
                 placed[i] = Some(layout.place_one(&wanted[i])?);
             }
         }
-        Ok((layout, placed.into_iter().flatten().collect()))
+        let cells: Vec<Cell> = placed.into_iter().flatten().collect();
+        layout.cells = identities.iter().copied().zip(cells.iter().copied()).collect();
+        Ok((layout, cells))
     }
 
     fn place_one(&mut self, wanted: &Wanted) -> Result<Cell, CompileError> {

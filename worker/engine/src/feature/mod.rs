@@ -50,7 +50,9 @@
 mod cells;
 mod compile;
 mod distinct;
+pub(crate) mod hidden;
 pub(crate) mod layout;
+pub(crate) mod migrate;
 pub mod mix;
 pub mod oracle;
 mod read;
@@ -64,7 +66,7 @@ use std::sync::Arc;
 
 use millrace_crds::spec::PipelineSpec;
 
-use crate::names::Names;
+use crate::{event::EventType, names::Names};
 
 pub(crate) use cells::{get_u32, put_u32, put_u128};
 pub use distinct::{EXACT_MAX, Sets};
@@ -72,6 +74,7 @@ pub use read::{Context, Projection};
 pub use row::{OwnedRow, RowMut, RowRef};
 
 use compile::{Definition, Program};
+use hidden::Hidden;
 use layout::Layout;
 
 /// A feature that cannot be: the spec was not validated.
@@ -109,7 +112,8 @@ pub struct Features {
 
 impl Features {
     pub fn compile(spec: &PipelineSpec, names: &Names) -> Result<Features, CompileError> {
-        let compile::Compiled { layout, definitions, programs } = compile::compile(&spec.features, names)?;
+        let compile::Compiled { layout, definitions, programs } =
+            compile::compile(&spec.features, Hidden::of(spec, names), names)?;
         let empty = vec![0; layout.bytes].into();
         Ok(Features { layout, definitions, programs, empty })
     }
@@ -122,6 +126,11 @@ impl Features {
     /// An empty row outside a table.
     pub fn new_row(&self) -> OwnedRow {
         OwnedRow::new(&self.layout)
+    }
+
+    /// Where the items of this event are kept as bought, for [`RowRef::bought`]; none unless a placement asks for it.
+    pub fn bought_ring(&self, event: EventType) -> Option<usize> {
+        self.layout.hidden.ring(event)
     }
 
     pub(crate) fn layout(&self) -> &Arc<Layout> {

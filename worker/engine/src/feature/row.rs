@@ -68,6 +68,9 @@ impl RowMut<'_> {
     pub fn last_event(&self) -> Time {
         self.as_ref().last_event()
     }
+    pub(crate) fn set_pseudonym(&mut self, user: Pseudonym) {
+        cells::put_u128(self.bytes, self.layout.pseudonym_at(), user.0);
+    }
     pub(crate) fn set_last_event(&mut self, time: Time) {
         cells::put_time(self.bytes, self.layout.last_event_at(), time.0);
     }
@@ -109,12 +112,24 @@ impl OwnedRow {
         Self { bytes: vec![0; layout.bytes].into(), sets: Sets::default(), layout: Arc::clone(layout) }
     }
     fn copy_of(row: &RowRef<'_>) -> Self {
-        let mut copy = Self { bytes: row.bytes.into(), sets: Sets::default(), layout: Arc::clone(row.layout) };
-        for set in &row.layout.sets {
-            let handle = copy.sets.copy(row.sets, cells::get_u32(row.bytes, set.handle_at));
-            cells::put_u32(&mut copy.bytes, set.handle_at, handle);
-        }
+        let mut copy = Self::new(row.layout);
+        copy.copy_from(row);
         copy
+    }
+    /// Becomes a copy of a row of the same layout.
+    pub(crate) fn copy_from(&mut self, row: &RowRef<'_>) {
+        self.bytes.copy_from_slice(row.bytes);
+        self.sets = Sets::default();
+        for set in &row.layout.sets {
+            let handle = self.sets.copy(row.sets, cells::get_u32(row.bytes, set.handle_at));
+            cells::put_u32(&mut self.bytes, set.handle_at, handle);
+        }
+    }
+    /// Becomes the row of a new user.
+    pub(crate) fn clear(&mut self, user: Pseudonym) {
+        self.bytes.fill(0);
+        self.sets = Sets::default();
+        self.row_mut().set_pseudonym(user);
     }
     pub fn row(&self) -> RowRef<'_> {
         RowRef { bytes: &self.bytes, sets: &self.sets, layout: &self.layout }

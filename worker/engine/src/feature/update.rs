@@ -52,6 +52,7 @@ impl Features {
         let time = event.head.time.max(row.last_event());
         row.set_last_event(time);
         row.enter_session(event.head.session);
+        row.buy(event);
         let Some(program) = self.programs.get(usize::from(event.head.event_type)) else { return };
         let mut update = Update { clocks: &row.layout.clocks, time: time.0, row, factor: None };
         for cell in &program.always {

@@ -35,6 +35,63 @@ const CHANGED: u8 = 1;
 const DIGEST_STALE: u8 = 2;
 const MAX_SCALE: f64 = 4_294_967_296.0;
 
+/// What serving needs of the weights and accumulators: `z` and `sqrt(n)` in single precision.
+///
+/// Each is thus off by 2^-24 of itself at most, a weight w of curvature c by 2^-23 (|w| + l1 / c), and a margin by the sum
+/// of those times the values of its entries: some 1e-6 in practice.
+#[derive(Clone, Debug)]
+pub struct Served {
+    inverse_alpha: f64,
+    least_curvature: f64,
+    l1: f64,
+    scale: f64,
+    cells: Vec<[f32; 2]>,
+}
+
+impl Served {
+    /// The sum of value times weight.
+    #[inline]
+    pub fn margin(&self, entries: &[Entry]) -> f64 {
+        let (cells, mask) = (self.cells.as_slice(), self.cells.len() - 1);
+        let (least_curvature, l1) = (self.least_curvature * self.scale, self.l1 * self.scale);
+        let weight = |entry: &Entry| {
+            let [z, root] = cells[entry.index as usize & mask].map(f64::from);
+            let z = (z.abs() - l1).max(0.0).copysign(z);
+            -z / (least_curvature + root * self.inverse_alpha)
+        };
+        entries.iter().fold(0.0, |margin, entry| margin + entry.value * weight(entry))
+    }
+
+    pub fn clear(&mut self) {
+        self.scale = 1.0;
+        self.cells.fill([0.0; 2]);
+    }
+
+    /// Takes over what [`Ftrl::ship`] wrote.
+    pub fn apply(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.scale = read_scale(r)?;
+        for _ in 0..r.count(12, "weight blocks")? {
+            let (number, wanted) = (r.u32("weight block")? as usize, r.u64("coordinates")?);
+            let at = r.corrupt("weight block");
+            let cells = self.cells.chunks_mut(BLOCK).nth(number).ok_or(at)?;
+            for i in (0..BLOCK).filter(|i| wanted >> i & 1 == 1) {
+                let (z, root) = (r.f32("z")?, r.f32("root")?);
+                let at = r.corrupt("accumulator");
+                if !z.is_finite() || !root.is_finite() || root < 0.0 {
+                    return Err(at);
+                }
+                *cells.get_mut(i).ok_or(at)? = [z, root];
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_scale(r: &mut Reader<'_>) -> Result<f64, Corrupt> {
+    let scale = r.f64("scale")?;
+    if (1.0..MAX_SCALE).contains(&scale) { Ok(scale) } else { Err(r.corrupt("scale")) }
+}
+
 /// The weights and accumulators of a model.
 #[derive(Clone, Debug)]
 pub struct Ftrl {
@@ -48,6 +105,8 @@ pub struct Ftrl {
     cells: Vec<Cell>,
     /// Of each block.
     flags: Vec<u8>,
+    /// A bit of each coordinate, by block: changed since [`Ftrl::mark_shipped`].
+    unshipped: Vec<u64>,
     /// Of each block; 0: all zero.
     hashes: Vec<u128>,
 }
@@ -65,6 +124,7 @@ impl Ftrl {
             scale: 1.0,
             cells: vec![Cell::default(); cells],
             flags: vec![0; blocks],
+            unshipped: vec![0; blocks],
             hashes: vec![0; blocks],
         }
     }
@@ -102,6 +162,7 @@ impl Ftrl {
             cell.z += gradient - (root - cell.root) * self.inverse_alpha * weight;
             cell.root = root;
             self.flags[at / BLOCK] = CHANGED | DIGEST_STALE;
+            self.unshipped[at / BLOCK] |= 1 << (at % BLOCK);
         }
         if self.growth > 1.0 {
             self.forget();
@@ -114,11 +175,13 @@ impl Ftrl {
             return;
         }
         self.scale /= MAX_SCALE;
-        for (cells, flags) in self.cells.chunks_mut(BLOCK).zip(&mut self.flags) {
-            for cell in cells {
+        let blocks = self.cells.chunks_mut(BLOCK).zip(&mut self.flags).zip(&mut self.unshipped);
+        for ((cells, flags), unshipped) in blocks {
+            for (i, cell) in cells.iter_mut().enumerate() {
                 if cell.root != 0.0 {
                     *cell = Cell { z: cell.z / MAX_SCALE, root: cell.root / MAX_SCALE };
                     *flags = CHANGED | DIGEST_STALE;
+                    *unshipped |= 1 << i;
                 }
             }
         }
@@ -167,13 +230,46 @@ impl Ftrl {
         }
     }
 
+    /// For serving copies: the scale, then the coordinates changed since [`Ftrl::mark_shipped`], or all that are not
+    /// zero, as [`Served::apply`] reads them.
+    pub fn ship(&self, out: &mut Vec<u8>, all: bool) {
+        out.put_f64(self.scale);
+        let count_at = out.len();
+        out.put_u32(0);
+        let mut count = 0u32;
+        for (number, (cells, unshipped)) in self.cells.chunks(BLOCK).zip(&self.unshipped).enumerate() {
+            let wanted = if all { present(cells) } else { *unshipped };
+            if wanted != 0 {
+                out.put_u32(number as u32);
+                out.put_u64(wanted);
+                for cell in cells.iter().enumerate().filter(|(i, _)| wanted >> i & 1 == 1).map(|(_, cell)| cell) {
+                    out.put_f32(single(cell.z));
+                    out.put_f32(single(cell.root));
+                }
+                count += 1;
+            }
+        }
+        out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+    }
+
+    pub fn mark_shipped(&mut self) {
+        self.unshipped.fill(0);
+    }
+
+    /// A serving copy without any weight.
+    pub fn serving(&self) -> Served {
+        Served {
+            inverse_alpha: self.inverse_alpha,
+            least_curvature: self.least_curvature,
+            l1: self.l1,
+            scale: 1.0,
+            cells: vec![[0.0; 2]; self.cells.len()],
+        }
+    }
+
     /// Replaces the blocks that [`Ftrl::encode`] wrote.
     pub fn apply(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let scale = r.f64("scale")?;
-        if !(1.0..MAX_SCALE).contains(&scale) {
-            return Err(r.corrupt("scale"));
-        }
-        self.scale = scale;
+        self.scale = read_scale(r)?;
         for _ in 0..r.count(12, "weight blocks")? {
             let number = r.u32("weight block")? as usize;
             let at = r.corrupt("weight block");
@@ -185,9 +281,16 @@ impl Ftrl {
     }
 }
 
+fn present(cells: &[Cell]) -> u64 {
+    cells.iter().enumerate().fold(0, |bits, (i, cell)| bits | u64::from(cell.root != 0.0) << i)
+}
+
+fn single(x: f64) -> f32 {
+    (x as f32).clamp(f32::MIN, f32::MAX)
+}
+
 fn write_cells(out: &mut Vec<u8>, cells: &[Cell]) {
-    let present = cells.iter().enumerate().fold(0u64, |bits, (i, c)| bits | u64::from(c.root != 0.0) << i);
-    out.put_u64(present);
+    out.put_u64(present(cells));
     for cell in cells.iter().filter(|c| c.root != 0.0) {
         out.put_f64(cell.z);
         out.put_f64(cell.root);

@@ -18,9 +18,13 @@ const NUMBER: u64 = 0xD1B5_4A32_D192_ED03;
 /// Whole numbers below this are looked up instead of calling log1p.
 const TABLE: usize = 256;
 
-/// One term: what a value adds before it is hashed into an index.
-#[derive(Clone, Copy, Debug)]
-struct Term {
+/// What a column's value adds, before it is crossed and hashed into an index. None where nothing is added: a number that
+/// is 0, a place in a bag that is empty.
+pub type Term = Option<Factor>;
+
+/// A mixed hash, and the value that it stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Factor {
     hash: u64,
     value: f64,
 }
@@ -49,6 +53,14 @@ pub struct Plan {
     crosses: Vec<Cross>,
     position_seed: Option<u64>,
     log1p: Vec<f64>,
+    whole: Part,
+}
+
+/// Some of a plan's features: columns that are features themselves, and crosses, by index.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    mains: Vec<usize>,
+    crosses: Vec<usize>,
 }
 
 /// The names of a model's features and crosses that it keeps itself (`per: item | global`), each once, in order.
@@ -79,11 +91,14 @@ impl Plan {
         for name in &model.features {
             of_name(name)?;
         }
-        let columns = names.iter().map(|name| Column {
-            seed: seed("column", name),
-            main: model.features.iter().any(|f| f == name),
-            bag: spec.features.get(*name).is_some_and(|f| f.last_n.is_some()),
-        });
+        let columns: Vec<Column> = names
+            .iter()
+            .map(|name| Column {
+                seed: seed("column", name),
+                main: model.features.iter().any(|f| f == name),
+                bag: spec.features.get(*name).is_some_and(|f| f.last_n.is_some()),
+            })
+            .collect();
         let mut crosses = Vec::with_capacity(model.crosses.len());
         for cross in &model.crosses {
             if !(2..=3).contains(&cross.len()) {
@@ -93,45 +108,67 @@ impl Plan {
             crosses.push(Cross { seed: seed("cross", &cross.join("\0")), factors });
         }
         let shift = 64 - model.learner.ftrl.bits;
+        let mains = (0..columns.len()).filter(|i| columns[*i].main).collect();
+        let whole = Part { mains, crosses: (0..crosses.len()).collect() };
         Ok(Self {
             shift,
-            columns: columns.collect(),
+            columns,
             crosses,
+            whole,
             position_seed: (model.position == spec::Position::TrainOnly).then(|| seed("position", "")),
             log1p: (0..TABLE).map(|n| libm::log1p(n as f64)).collect(),
         })
     }
 
-    /// Replaces `out` by the features of these values. `position`: in training only, -1: none.
-    pub fn features(&self, values: &[FeatureValue], position: i32, out: &mut Vec<Entry>) {
+    /// The features that are the same for all candidates of a decision, and those that are not. `of_item`: of each
+    /// column, whether its value may differ.
+    pub fn split(&self, of_item: &[bool]) -> (Part, Part) {
+        let depends = |cross: &usize| self.crosses[*cross].factors.iter().flatten().any(|column| of_item[*column]);
+        let (own_mains, mains) = self.whole.mains.iter().partition(|column| of_item[**column]);
+        let (own_crosses, crosses) = self.whole.crosses.iter().partition(|cross| depends(cross));
+        (Part { mains, crosses }, Part { mains: own_mains, crosses: own_crosses })
+    }
+
+    /// Replaces `out` by the features of these values. `position`: in training only, -1: none. `terms` is scratch space.
+    pub fn features(&self, values: &[FeatureValue], position: i32, terms: &mut Vec<Term>, out: &mut Vec<Entry>) {
+        terms.clear();
+        terms.extend(values.iter().enumerate().map(|(column, value)| self.term(column, value)));
         out.clear();
-        for (column, value) in self.columns.iter().zip(values) {
-            if column.main
-                && let Some(term) = self.term(column, value)
-            {
-                out.push(self.entry(mix(term.hash), term.value));
-            }
-        }
+        self.mains(&self.whole, terms, out);
         if let Some(seed) = self.position_seed
             && position >= 0
         {
             out.push(self.entry(mix(seed ^ position as u64), 1.0));
         }
-        for cross in &self.crosses {
-            self.cross(&cross.factors, values, Term { hash: cross.seed, value: 1.0 }, out);
+        self.crosses(&self.whole, terms, out);
+    }
+
+    /// Replaces `out` by a part of the features of these terms, without a position.
+    pub fn part(&self, part: &Part, terms: &[Term], out: &mut Vec<Entry>) {
+        out.clear();
+        self.mains(part, terms, out);
+        self.crosses(part, terms, out);
+    }
+
+    fn mains(&self, part: &Part, terms: &[Term], out: &mut Vec<Entry>) {
+        let present = part.mains.iter().filter_map(|column| terms[*column]);
+        out.extend(present.map(|factor| self.entry(factor.hash, factor.value)));
+    }
+
+    fn crosses(&self, part: &Part, terms: &[Term], out: &mut Vec<Entry>) {
+        for cross in part.crosses.iter().map(|cross| &self.crosses[*cross]) {
+            self.cross(&cross.factors, terms, Factor { hash: cross.seed, value: 1.0 }, out);
         }
     }
 
-    fn cross(&self, factors: &[Vec<usize>], values: &[FeatureValue], so_far: Term, out: &mut Vec<Entry>) {
+    fn cross(&self, factors: &[Vec<usize>], terms: &[Term], so_far: Factor, out: &mut Vec<Entry>) {
         let Some((columns, rest)) = factors.split_first() else {
             out.push(self.entry(mix(so_far.hash), so_far.value));
             return;
         };
-        for column in columns {
-            if let Some(term) = self.term(&self.columns[*column], &values[*column]) {
-                let hash = mix(so_far.hash ^ mix(term.hash));
-                self.cross(rest, values, Term { hash, value: so_far.value * term.value }, out);
-            }
+        for factor in columns.iter().filter_map(|column| terms[*column]) {
+            let hash = mix(so_far.hash ^ factor.hash);
+            self.cross(rest, terms, Factor { hash, value: so_far.value * factor.value }, out);
         }
     }
 
@@ -140,17 +177,20 @@ impl Plan {
         Entry { index: (hash >> self.shift) as u32, value }
     }
 
-    /// None where nothing is added: a number that is 0, a place in a bag that is empty.
+    /// What a value of this column adds.
     #[inline]
-    fn term(&self, column: &Column, value: &FeatureValue) -> Option<Term> {
-        match *value {
-            FeatureValue::Category(category) => Some(Term { hash: column.seed ^ category, value: 1.0 }),
-            FeatureValue::Number(x) if !x.is_nan() => {
-                let value = self.shrunk(x);
-                (value != 0.0).then_some(Term { hash: column.seed ^ NUMBER, value })
-            }
-            _ => (!column.bag).then_some(Term { hash: column.seed ^ MISSING, value: 1.0 }),
-        }
+    pub fn term(&self, column: usize, value: &FeatureValue) -> Term {
+        let column = &self.columns[column];
+        let (hash, value) = match *value {
+            FeatureValue::Category(category) => (column.seed ^ category, 1.0),
+            FeatureValue::Number(x) if !x.is_nan() => match self.shrunk(x) {
+                0.0 => return None,
+                value => (column.seed ^ NUMBER, value),
+            },
+            _ if column.bag => return None,
+            _ => (column.seed ^ MISSING, 1.0),
+        };
+        Some(Factor { hash: mix(hash), value })
     }
 
     /// sign(x) ln(1 + |x|); infinities as the greatest number.

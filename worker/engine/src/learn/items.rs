@@ -1,4 +1,4 @@
-//! Counts over time of one thing, and of many items with bounded memory.
+//! Counts over time of one thing, and what is kept of many items with bounded memory.
 
 use std::collections::VecDeque;
 
@@ -55,10 +55,6 @@ impl Series {
         at.checked_sub(1).and_then(|at| self.sums.get(at)).map_or(Tally::default(), |(_, sum)| *sum)
     }
 
-    fn last_bucket(&self) -> i64 {
-        self.sums.back().map_or(i64::MIN, |(bucket, _)| *bucket)
-    }
-
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u32(self.sums.len() as u32);
         for (bucket, sum) in &self.sums {
@@ -86,10 +82,43 @@ impl Series {
     }
 }
 
+/// What is kept of one item.
+pub trait Kept: Default {
+    /// Of the shortest encoding.
+    const BYTES: usize;
+    /// The bucket of its last example; what is not kept in buckets does not expire.
+    fn last_bucket(&self) -> i64;
+    fn encode(&self, out: &mut Vec<u8>);
+    fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt>;
+}
+
+impl Kept for Series {
+    const BYTES: usize = 4;
+    fn last_bucket(&self) -> i64 {
+        self.sums.back().map_or(i64::MIN, |(bucket, _)| *bucket)
+    }
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.encode(out);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        Self::read(r)
+    }
+}
+
+/// Which rows to encode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    All,
+    /// Seen since [`Items::mark_clean`]: for checkpoints.
+    Unsaved,
+    /// Seen since [`Items::mark_shipped`]: for serving copies.
+    Unshipped,
+}
+
 #[derive(Clone, Debug)]
-struct Row {
+struct Row<T> {
     key: u64,
-    series: Series,
+    kept: T,
     /// Neighbours in the order in which items were last seen.
     older: u32,
     newer: u32,
@@ -98,10 +127,10 @@ struct Row {
     hash: u128,
 }
 
-/// A series of each item, found by the hash of its id, in the order in which they were last seen.
+/// What is kept of each item, found by the hash of its id, in the order in which they were last seen.
 #[derive(Clone, Debug)]
-pub struct Items {
-    rows: Vec<Row>,
+pub struct Items<T> {
+    rows: Vec<Row<T>>,
     free: Vec<u32>,
     index: HashTable<u32>,
     oldest: u32,
@@ -109,19 +138,20 @@ pub struct Items {
     /// Counts examples.
     seen: u64,
     clean_at: u64,
+    shipped_at: u64,
     digested_at: u64,
     /// Sum of the rows' hashes, as of `digested_at`, without the rows that left.
     hash_sum: u128,
     max_items: usize,
 }
 
-impl Default for Items {
+impl<T: Kept> Default for Items<T> {
     fn default() -> Self {
         Self::with_capacity_limit(MAX_ITEMS)
     }
 }
 
-impl Items {
+impl<T: Kept> Items<T> {
     pub fn with_capacity_limit(max_items: usize) -> Self {
         Self {
             rows: Vec::new(),
@@ -131,6 +161,7 @@ impl Items {
             newest: NONE,
             seen: 0,
             clean_at: 0,
+            shipped_at: 0,
             digested_at: 0,
             hash_sum: 0,
             max_items,
@@ -141,16 +172,17 @@ impl Items {
         self.index.len()
     }
 
-    pub fn get(&self, key: u64) -> Option<&Series> {
+    pub fn get(&self, key: u64) -> Option<&T> {
         let slot = *self.index.find(key, |slot| self.rows[*slot as usize].key == key)?;
-        Some(&self.rows[slot as usize].series)
+        Some(&self.rows[slot as usize].kept)
     }
 
-    /// As [`Series::add`]. If `expires`, items that were last seen before `keep_from` go.
-    pub fn add(&mut self, key: u64, bucket: i64, label: bool, keep_from: i64, expires: bool) {
+    /// Changes what is kept of the item, which is now the last seen. If there are too many, the one that was not seen
+    /// longest goes, and so do those whose last bucket is before `keep_from`.
+    pub fn update(&mut self, key: u64, keep_from: i64, change: impl FnOnce(&mut T)) {
         let slot = self.touch(key);
-        self.rows[slot as usize].series.add(bucket, label, keep_from);
-        self.evict(if expires { keep_from } else { i64::MIN });
+        change(&mut self.rows[slot as usize].kept);
+        self.evict(keep_from);
     }
 
     /// Moves the item, which is made if need be, to the newest end.
@@ -169,7 +201,7 @@ impl Items {
     }
 
     fn insert(&mut self, key: u64) -> u32 {
-        let row = Row { key, series: Series::default(), older: NONE, newer: NONE, seen: 0, hash: 0 };
+        let row = Row { key, kept: T::default(), older: NONE, newer: NONE, seen: 0, hash: 0 };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.rows[slot as usize] = row;
@@ -186,7 +218,8 @@ impl Items {
     }
 
     fn unlink(&mut self, slot: u32) {
-        let Row { older, newer, .. } = self.rows[slot as usize];
+        let Row { older, newer, .. } = &self.rows[slot as usize];
+        let (older, newer) = (*older, *newer);
         match self.rows.get_mut(older as usize) {
             Some(row) => row.newer = newer,
             None => self.oldest = newer,
@@ -210,7 +243,7 @@ impl Items {
 
     fn evict(&mut self, keep_from: i64) {
         while let Some(row) = self.rows.get(self.oldest as usize) {
-            if row.series.last_bucket() >= keep_from && self.len() <= self.max_items {
+            if row.kept.last_bucket() >= keep_from && self.len() <= self.max_items {
                 return;
             }
             let (slot, key, hash) = (self.oldest, row.key, row.hash);
@@ -219,7 +252,7 @@ impl Items {
             if let Ok(entry) = self.index.find_entry(key, |s| *s == slot) {
                 entry.remove();
             }
-            self.rows[slot as usize].series = Series::default();
+            self.rows[slot as usize].kept = T::default();
             self.free.push(slot);
         }
     }
@@ -242,7 +275,7 @@ impl Items {
             let row = &mut self.rows[slot as usize];
             bytes.clear();
             bytes.put_u64(row.key);
-            row.series.encode(&mut bytes);
+            row.kept.encode(&mut bytes);
             let hash = xxhash_rust::xxh3::xxh3_128(&bytes);
             self.hash_sum = self.hash_sum.wrapping_sub(row.hash).wrapping_add(hash);
             row.hash = hash;
@@ -251,17 +284,21 @@ impl Items {
         self.hash_sum
     }
 
-    /// The oldest bucket of a row that is kept, then the rows seen since [`Items::mark_clean`], or all, oldest first.
-    pub fn encode(&self, out: &mut Vec<u8>, changes_only: bool) {
-        let since = if changes_only { self.clean_at } else { 0 };
+    /// The oldest bucket of a row that is kept, then the rows wanted, oldest first.
+    pub fn encode(&self, out: &mut Vec<u8>, rows: Rows) {
+        let since = match rows {
+            Rows::All => 0,
+            Rows::Unsaved => self.clean_at,
+            Rows::Unshipped => self.shipped_at,
+        };
         let mut slots: Vec<u32> = self.seen_after(since).collect();
         slots.reverse();
-        out.put_i64(self.rows.get(self.oldest as usize).map_or(i64::MIN, |row| row.series.last_bucket()));
+        out.put_i64(self.rows.get(self.oldest as usize).map_or(i64::MIN, |row| row.kept.last_bucket()));
         out.put_u32(slots.len() as u32);
         for slot in slots {
             let row = &self.rows[slot as usize];
             out.put_u64(row.key);
-            row.series.encode(out);
+            row.kept.encode(out);
         }
     }
 
@@ -269,13 +306,17 @@ impl Items {
         self.clean_at = self.seen;
     }
 
+    pub fn mark_shipped(&mut self) {
+        self.shipped_at = self.seen;
+    }
+
     /// Takes over the rows that [`Items::encode`] wrote and drops those that expired meanwhile.
     pub fn apply(&mut self, r: &mut Reader<'_>, expires: bool) -> Result<(), Corrupt> {
         let keep_from = r.i64("oldest bucket")?;
-        for _ in 0..r.count(12, "items")? {
-            let (key, series) = (r.u64("item")?, Series::read(r)?);
+        for _ in 0..r.count(8 + T::BYTES, "items")? {
+            let (key, kept) = (r.u64("item")?, T::read(r)?);
             let slot = self.touch(key);
-            self.rows[slot as usize].series = series;
+            self.rows[slot as usize].kept = kept;
         }
         self.evict(if expires { keep_from } else { i64::MIN });
         self.mark_clean();

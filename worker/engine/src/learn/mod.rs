@@ -3,28 +3,40 @@
 //! Each example is read (`statistics`, as of its impression), hashed (`hashing`), predicted and scored (`validation`),
 //! watched for leaks (`leak`), and only then learned (`ftrl`, `statistics`). The log-odds of a prediction are those of the
 //! running base rate before the example plus the learned weights, so a new model predicts the base rate and never .5.
+//! Instead of FTRL each item's clicks may be counted for itself (`beta`). What serving needs of it all goes in
+//! deltas to copies (`serving`).
+//!
+//! An example of a variant that is not in `trainOn` is predicted and scored, and nothing else; a frozen model still
+//! counts statistics, which are inputs like the profile's features, but learns no weight and no base rate.
 //!
 //! Everything is a function of the examples in order: libm for exp and log, a fixed order of sums, nothing fused.
 
-use millrace_crds::spec::{self, PipelineSpec};
+use millrace_crds::{
+    names::ALL,
+    spec::{self, PipelineSpec},
+};
 use serde::Serialize;
 
 use crate::{
-    example::{Example, ExampleHead, FeatureValue, Schema},
+    example::{Column, Example, ExampleHead, FeatureValue, Schema},
     learn::{
+        beta::Beta,
         ftrl::{Entry, Ftrl},
-        hashing::Plan,
+        hashing::{Plan, Term},
         leak::LeakDetector,
-        statistics::Statistics,
+        statistics::{Moment, Statistics},
         validation::{BaseRate, Prediction, Validation, ValidationSummary},
     },
 };
 
+pub mod beta;
+pub mod drift;
 pub mod ftrl;
 mod hashing;
 mod items;
 mod leak;
 mod ranking;
+pub mod serving;
 mod state;
 mod statistics;
 #[cfg(test)]
@@ -32,6 +44,7 @@ mod tests;
 pub mod validation;
 
 pub use leak::LeakWarning;
+pub use serving::{ServingDelta, ServingModel, Standing};
 
 /// Most and least of [`spec::Ftrl::bits`].
 pub const BITS: std::ops::RangeInclusive<u32> = 6..=28;
@@ -51,6 +64,10 @@ pub enum CompileError {
         "learner.ftrl.{0} is out of range: bits 6 to 28, alpha above 0, beta, l1 and l2 from 0, halfLifeExamples from 1"
     )]
     Setting(&'static str),
+    #[error("learner.betaBernoulli is out of range: priorExamples above 0, halfLifeExamples from 1")]
+    BetaSetting,
+    #[error("model `{0}`: with betaBernoulli each item is for itself; features must be [item], without crosses")]
+    BetaFeatures(String),
 }
 
 /// The example was written for other columns.
@@ -77,27 +94,44 @@ pub struct ModelSummary {
 /// A model's whole state, and the plan by which it learns.
 #[derive(Clone, Debug)]
 pub struct Model {
-    schema: u64,
+    /// Columns of the profile task: so many, and their schema's id.
     columns: usize,
-    plan: Plan,
+    schema: u64,
+    served_schema: Schema,
+    served: u64,
+    learner: Learner,
     /// Of plan and settings that a state must have been made with.
     layout: u64,
-    weights: Ftrl,
     /// Over all examples.
     base: BaseRate,
-    /// With `halfLifeExamples`: what the predictions start from.
-    recent_base: Option<BaseRate>,
+    /// What predictions start from, where that is not `base`: with `halfLifeExamples`, or once an example was not learned.
+    intercept: Option<BaseRate>,
     statistics: Statistics,
     validation: Validation,
     leaks: LeakDetector,
     /// Of the contents of all examples, in order.
     contents: u128,
+    /// Examples that were learned.
+    learned: u64,
+    frozen: bool,
+    /// Variants whose examples are learned; none: all examples are.
+    variants: Option<Vec<String>>,
+    /// Examples scored when the last serving delta was made; none: there was none.
+    shipped: Option<u64>,
     scratch: Scratch,
+}
+
+#[derive(Clone, Debug)]
+enum Learner {
+    Ftrl { plan: Plan, weights: Ftrl },
+    Beta(Beta),
 }
 
 #[derive(Clone, Debug, Default)]
 struct Scratch {
     values: Vec<FeatureValue>,
+    moments: Vec<Moment>,
+    terms: Vec<Term>,
     entries: Vec<Entry>,
     weights: Vec<f64>,
     bytes: Vec<u8>,
@@ -107,80 +141,173 @@ impl Model {
     /// A model that has seen nothing.
     pub fn compile(spec: &PipelineSpec, model: &spec::Model, schema: &Schema) -> Result<Self, CompileError> {
         let outcome = spec.outcomes.get(&model.outcome).ok_or_else(|| CompileError::Outcome(model.outcome.clone()))?;
-        let settings = &model.learner.ftrl;
-        check(settings)?;
         let own = hashing::own_statistics(spec, model);
         let statistics = Statistics::compile(spec, &own, outcome)?;
-        let plan = Plan::compile(spec, model, schema, &own)?;
-        let names = schema.columns.iter().map(|c| c.name.clone()).chain(own.iter().map(|&name| name.to_owned()));
+        let learner = Learner::compile(spec, model, schema, &own)?;
+        let own = own.iter().map(|name| Column { name: (*name).to_owned() });
+        let served_schema = Schema { columns: schema.columns.iter().cloned().chain(own).collect() };
+        let half_life = match &learner {
+            Learner::Ftrl { .. } => model.learner.ftrl.half_life_examples,
+            Learner::Beta(_) => None,
+        };
         Ok(Self {
-            schema: schema.id(),
             columns: schema.columns.len(),
-            layout: state::layout(schema, settings, &statistics),
-            weights: Ftrl::new(settings),
+            schema: schema.id(),
+            served: served_schema.id(),
+            layout: state::layout(schema, &model.learner, &statistics),
             base: BaseRate::new(None),
-            recent_base: settings.half_life_examples.map(|half_life| BaseRate::new(Some(half_life))),
-            statistics,
+            intercept: half_life.map(|half_life| BaseRate::new(Some(half_life))),
             validation: Validation::default(),
-            leaks: LeakDetector::new(names.collect()),
+            leaks: LeakDetector::new(served_schema.columns.iter().map(|column| column.name.clone()).collect()),
             contents: 0,
+            learned: 0,
+            frozen: model.frozen,
+            variants: variants(model),
+            shipped: None,
             scratch: Scratch::default(),
-            plan,
+            served_schema,
+            learner,
+            statistics,
         })
     }
 
-    /// Predicts, scores, then learns. Returns the probability that was predicted. Examples must come in their order.
+    /// The columns of the profile task, then the model's own statistics.
+    pub fn served_schema(&self) -> &Schema {
+        &self.served_schema
+    }
+
+    /// The place of a statistic per item among the model's own, if it has one of this name.
+    pub fn item_statistic(&self, name: &str) -> Option<usize> {
+        let mut own = self.served_schema.columns[self.columns..].iter().zip(self.statistics.per_item());
+        own.position(|(column, per_item)| per_item && column.name == name)
+    }
+
+    /// Predicts, scores and, unless the model is frozen or trains on other variants, learns. Returns the probability that
+    /// was predicted. Examples must come in their order; their values are the profile's columns or those of
+    /// [`Model::served_schema`], in which the model's own statistics are as of their decision.
     pub fn learn(&mut self, example: &Example<'_>) -> Result<f64, SchemaMismatch> {
         let head = &example.head;
         let values = example.values().len();
-        if head.schema != self.schema || values != self.columns {
+        let is_served = head.schema == self.served && values == self.served_schema.columns.len();
+        if !is_served && (head.schema != self.schema || values != self.columns) {
             let (expected, columns) = (self.schema, self.columns);
             return Err(SchemaMismatch { expected, found: head.schema, columns, values });
         }
-        let item = item_key(head);
+        let item = item_key(head.item);
         let prediction = self.score(example, item, head.position);
         let base_loss = self.base.loss(head.label);
         self.validation.score(&prediction, base_loss, head.label, head.placement, head.position);
         self.leaks.learn(head.impression, &self.scratch.values, head.label);
-        let derivative = prediction.probability - f64::from(u8::from(head.label));
-        self.weights.learn(&self.scratch.entries, &self.scratch.weights, derivative);
-        self.base.learn(head.label);
-        if let Some(recent) = &mut self.recent_base {
-            recent.learn(head.label);
+        let is_trained_on = self.variants.as_ref().is_none_or(|variants| is_of(head.variant, variants));
+        if is_trained_on && !self.frozen {
+            self.learn_from(head, item, prediction.probability);
+        } else if self.intercept.is_none() {
+            self.intercept = Some(self.base.clone());
         }
-        self.statistics.learn(head, item);
+        self.base.learn(head.label);
+        if is_trained_on {
+            self.statistics.learn(head, item);
+        }
         self.contents = state::chain(self.contents, example, &mut self.scratch.bytes);
         Ok(prediction.probability)
     }
 
-    /// The prediction as serving would make it at `example.head.impression`: statistics as of then, position
-    /// absent. Changes only scratch space. Values that are missing at the end of the example count as missing.
+    fn learn_from(&mut self, head: &ExampleHead<'_>, item: u64, probability: f64) {
+        self.learned += 1;
+        match &mut self.learner {
+            Learner::Ftrl { weights, .. } => {
+                let derivative = probability - f64::from(u8::from(head.label));
+                weights.learn(&self.scratch.entries, &self.scratch.weights, derivative);
+            }
+            Learner::Beta(beta) => beta.learn(item, head.label),
+        }
+        if let Some(intercept) = &mut self.intercept {
+            intercept.learn(head.label);
+        }
+    }
+
+    /// The prediction as serving would make it at `example.head.impression`: statistics as of then (or as the example
+    /// brings them), position absent. Changes only scratch space. Values that are missing at the end of the example
+    /// count as missing.
     pub fn predict(&mut self, example: &Example<'_>) -> Prediction {
-        self.score(example, item_key(&example.head), -1)
+        self.score(example, item_key(example.head.item), -1)
     }
 
     fn score(&mut self, example: &Example<'_>, item: u64, position: i32) -> Prediction {
-        let scratch = &mut self.scratch;
-        scratch.values.clear();
-        scratch.values.extend(example.values());
-        scratch.values.resize(self.columns, FeatureValue::Missing);
-        self.statistics.read(&example.head, item, &mut scratch.values);
-        self.plan.features(&scratch.values, position, &mut scratch.entries);
-        let learned = self.weights.margin(&scratch.entries, &mut scratch.weights);
-        Prediction::of(self.recent_base.as_ref().unwrap_or(&self.base).margin(), learned)
+        let base = self.intercept().margin();
+        let Scratch { values, moments, terms, entries, weights: used, .. } = &mut self.scratch;
+        values.clear();
+        values.extend(example.values());
+        if example.head.schema != self.served {
+            values.resize(self.columns, FeatureValue::Missing);
+            self.statistics.moments(example.head.impression, moments);
+            let own = moments.iter().enumerate().map(|(n, moment)| self.statistics.value(n, moment, item));
+            values.extend(own);
+        }
+        values.resize(self.served_schema.columns.len(), FeatureValue::Missing);
+        let learned = match &self.learner {
+            Learner::Ftrl { plan, weights } => {
+                plan.features(values, position, terms, entries);
+                weights.margin(entries, used)
+            }
+            Learner::Beta(beta) => beta.belief(item, Prediction::of(base, 0.0).probability).margin() - base,
+        };
+        Prediction::of(base, learned)
+    }
+
+    fn intercept(&self) -> &BaseRate {
+        self.intercept.as_ref().unwrap_or(&self.base)
     }
 
     pub fn summary(&self) -> ModelSummary {
         ModelSummary {
             validation: self.validation.summary(),
             leaks: self.leaks.warnings(),
-            items: self.statistics.items(),
+            items: self.statistics.items()
+                + match &self.learner {
+                    Learner::Ftrl { .. } => 0,
+                    Learner::Beta(beta) => beta.items.len(),
+                },
         }
     }
 }
 
-fn item_key(head: &ExampleHead<'_>) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(head.item.as_bytes())
+impl Learner {
+    fn compile(spec: &PipelineSpec, model: &spec::Model, schema: &Schema, own: &[&str]) -> Result<Self, CompileError> {
+        let Some(beta) = &model.learner.beta_bernoulli else {
+            check(&model.learner.ftrl)?;
+            let plan = Plan::compile(spec, model, schema, own)?;
+            return Ok(Learner::Ftrl { plan, weights: Ftrl::new(&model.learner.ftrl) });
+        };
+        // Without a prior an item's first miss would make its probability 0, and the loss of its first click infinite.
+        let above_zero = beta.prior_examples.is_finite() && beta.prior_examples > 0.0;
+        if !above_zero || !beta.half_life_examples.is_none_or(|h| h.is_finite() && h >= 1.0) {
+            return Err(CompileError::BetaSetting);
+        }
+        if model.features != ["item"] || !model.crosses.is_empty() {
+            return Err(CompileError::BetaFeatures(model.name.clone()));
+        }
+        Ok(Learner::Beta(Beta::new(beta)))
+    }
+}
+
+/// `All` alone: the examples of all variants, and those of none.
+fn variants(model: &spec::Model) -> Option<Vec<String>> {
+    let variants = match &model.train_on.as_ref()?.variants {
+        spec::Names::One(name) => vec![name.clone()],
+        spec::Names::Many(names) => names.clone(),
+    };
+    (variants != [ALL]).then_some(variants)
+}
+
+/// Is `experiment/variant` one of these variants? What was in no experiment is of none.
+fn is_of(variant: &str, variants: &[String]) -> bool {
+    variant.rsplit_once('/').is_some_and(|(_, name)| variants.iter().any(|v| v == name))
+}
+
+/// By which what is kept of an item is found.
+pub fn item_key(item: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(item.as_bytes())
 }
 
 fn check(settings: &spec::Ftrl) -> Result<(), CompileError> {

@@ -1,18 +1,21 @@
 //! A model's state in bytes, whole or as what changed, and its digest.
 //!
-//! Version 1: version (u16), kind (u8: 0 whole, 1 changes), layout (u64), hash of the contents (u128), base rates, leak
-//! detector, validation, weights, statistics; all little-endian. Changes hold the absolute values of the weight blocks and
-//! items that changed, and the rest whole. Nothing in it depends on where in the log the examples stood.
+//! Version 2: version (u16), kind (u8: 0 whole, 1 changes), layout (u64), hash of the contents (u128), examples learned
+//! (u64), base rate, intercept (u8: 0 none, 1 follows), leak detector, validation, weights (FTRL) or counts (Beta-Bernoulli),
+//! statistics; all little-endian. Changes hold the absolute values of the weight blocks and items that changed, and the rest
+//! whole. Nothing in it depends on where in the log the examples stood.
+//!
+//! Version 1 is read too: it has no examples learned, which were all, and an intercept exactly with `halfLifeExamples`.
 
 use millrace_crds::spec;
 
-use super::{Model, Statistics, Validation};
+use super::{Learner, Model, Statistics, Validation, items::Rows, validation::BaseRate};
 use crate::{
     codec::{Corrupt, Put, Reader},
     example::{Example, Schema},
 };
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const WHOLE: u8 = 0;
 const CHANGES: u8 = 1;
 
@@ -22,7 +25,10 @@ impl Model {
     pub fn digest(&mut self) -> u128 {
         let mut bytes = Vec::new();
         self.encode_small(&mut bytes);
-        bytes.put_u128(self.weights.digest());
+        bytes.put_u128(match &mut self.learner {
+            Learner::Ftrl { weights, .. } => weights.digest(),
+            Learner::Beta(beta) => beta.items.digest(),
+        });
         self.statistics.digest(&mut bytes);
         xxhash_rust::xxh3::xxh3_128(&bytes)
     }
@@ -38,7 +44,10 @@ impl Model {
     }
 
     pub fn mark_clean(&mut self) {
-        self.weights.mark_clean();
+        match &mut self.learner {
+            Learner::Ftrl { weights, .. } => weights.mark_clean(),
+            Learner::Beta(beta) => beta.items.mark_clean(),
+        }
         self.statistics.mark_clean();
     }
 
@@ -57,15 +66,21 @@ impl Model {
         out.put_u8(kind);
         out.put_u64(self.layout);
         self.encode_small(out);
-        self.weights.encode(out, kind == CHANGES);
-        self.statistics.encode(out, kind == CHANGES);
+        let rows = if kind == CHANGES { Rows::Unsaved } else { Rows::All };
+        match &self.learner {
+            Learner::Ftrl { weights, .. } => weights.encode(out, kind == CHANGES),
+            Learner::Beta(beta) => beta.items.encode(out, rows),
+        }
+        self.statistics.encode(out, rows);
     }
 
     fn encode_small(&self, out: &mut Vec<u8>) {
         out.put_u128(self.contents);
+        out.put_u64(self.learned);
         self.base.encode(out);
-        if let Some(recent) = &self.recent_base {
-            recent.encode(out);
+        out.put_u8(u8::from(self.intercept.is_some()));
+        if let Some(intercept) = &self.intercept {
+            intercept.encode(out);
         }
         self.leaks.encode(out);
         self.validation.encode(out);
@@ -73,8 +88,9 @@ impl Model {
 
     fn apply(&mut self, bytes: &[u8], kind: u8) -> Result<(), Corrupt> {
         let mut r = Reader::new(bytes);
-        if r.u16("version")? != VERSION {
-            return Err(Corrupt { what: "version of the model's state (this engine reads version 1)", at: 0 });
+        let version = r.u16("version")?;
+        if !(1..=VERSION).contains(&version) {
+            return Err(Corrupt { what: "version of the model's state (this engine reads versions 1 and 2)", at: 0 });
         }
         if r.u8("kind")? != kind {
             return Err(Corrupt { what: "kind of the model's state", at: 2 });
@@ -83,24 +99,41 @@ impl Model {
             return Err(Corrupt { what: "layout: the state is of a model with other columns or bits", at: 3 });
         }
         self.contents = r.u128("contents")?;
+        let learned = if version == 1 { None } else { Some(r.u64("examples learned")?) };
         self.base.load(&mut r)?;
-        if let Some(recent) = &mut self.recent_base {
-            recent.load(&mut r)?;
+        let has_intercept = match version {
+            1 => self.intercept.is_some(),
+            _ => r.u8("intercept")? == 1,
+        };
+        match (has_intercept, &mut self.intercept) {
+            (true, intercept) => intercept.get_or_insert_with(|| BaseRate::new(None)).load(&mut r)?,
+            (false, None) => {}
+            (false, Some(_)) => return Err(r.corrupt("intercept")),
         }
         self.leaks.apply(&mut r)?;
         self.validation = Validation::read(&mut r)?;
-        self.weights.apply(&mut r)?;
+        self.learned = learned.unwrap_or(self.validation.examples());
+        self.shipped = None;
+        match &mut self.learner {
+            Learner::Ftrl { weights, .. } => weights.apply(&mut r)?,
+            Learner::Beta(beta) => beta.items.apply(&mut r, false)?,
+        }
         self.statistics.apply(&mut r)?;
         if r.is_empty() { Ok(()) } else { Err(r.corrupt("end of the model's state")) }
     }
 }
 
 /// Of what a state cannot be read without.
-pub fn layout(schema: &Schema, settings: &spec::Ftrl, statistics: &Statistics) -> u64 {
+pub fn layout(schema: &Schema, learner: &spec::Learner, statistics: &Statistics) -> u64 {
     let mut bytes = Vec::new();
     bytes.put_u64(schema.id());
-    bytes.put_u32(settings.bits);
-    bytes.put_u8(u8::from(settings.half_life_examples.is_some()));
+    match &learner.beta_bernoulli {
+        Some(_) => bytes.put_str("betaBernoulli"),
+        None => {
+            bytes.put_u32(learner.ftrl.bits);
+            bytes.put_u8(u8::from(learner.ftrl.half_life_examples.is_some()));
+        }
+    }
     statistics.layout(&mut bytes);
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }

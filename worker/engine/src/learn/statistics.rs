@@ -13,7 +13,7 @@ use millrace_crds::spec::{self, Bucket, Names, Per, PipelineSpec};
 
 use super::{
     CompileError,
-    items::{Items, Series, Tally},
+    items::{Items, Rows, Series, Tally},
 };
 use crate::{
     codec::{Corrupt, Put, Reader},
@@ -61,7 +61,7 @@ impl Window {
 struct Kept {
     window: Window,
     global: Series,
-    items: Option<Items>,
+    items: Option<Items<Series>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,15 @@ struct Statistic {
     bucket: Option<Bucket>,
 }
 
+/// The closed buckets that one statistic reads at a time, and what all items have in them.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    first: i64,
+    open: i64,
+    global: Tally,
+    prior: Tally,
+}
+
 /// The statistics of one model.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
@@ -101,7 +110,7 @@ impl Tally {
 }
 
 impl Statistics {
-    /// `names`: of features with `per: item` or `per: global`, in the order in which [`Statistics::read`] gives them.
+    /// `names`: of features with `per: item` or `per: global`, in the order in which their values are to come.
     pub fn compile(spec: &PipelineSpec, names: &[&str], outcome: &spec::Outcome) -> Result<Self, CompileError> {
         let mut compiled = Self::default();
         for name in names {
@@ -143,19 +152,40 @@ impl Statistics {
         at
     }
 
-    /// Appends the value of each statistic, as of the example's impression time.
-    pub fn read(&self, head: &ExampleHead<'_>, item: u64, out: &mut Vec<FeatureValue>) {
+    /// What all items have in common at a time of impressions or decisions, for [`Statistics::value`].
+    pub fn moments(&self, at: Time, out: &mut Vec<Moment>) {
+        out.clear();
         out.extend(self.statistics.iter().map(|statistic| {
             let kept = &self.kept[statistic.kept];
-            let (first, open) = (kept.window.first(head.impression), kept.window.bucket(head.impression));
+            let (first, open) = (kept.window.first(at), kept.window.bucket(at));
             let global = kept.global.between(first, open);
-            let (tally, prior) = if statistic.per_item {
-                (kept.items.as_ref().and_then(|i| i.get(item)).map(|s| s.between(first, open)), global)
-            } else {
-                (Some(global), kept.global.between(i64::MIN, open))
-            };
-            statistic.value(&tally.unwrap_or_default(), &prior)
+            let prior = if statistic.per_item { global } else { kept.global.between(i64::MIN, open) };
+            Moment { first, open, global, prior }
         }));
+    }
+
+    /// The value of the `n`th statistic for an item.
+    pub fn value(&self, n: usize, moment: &Moment, item: u64) -> FeatureValue {
+        self.statistics[n].value(&self.tally(n, moment, item), &moment.prior)
+    }
+
+    /// Its count or ratio itself; none where there is no evidence at all.
+    pub fn number(&self, n: usize, moment: &Moment, item: u64) -> Option<f64> {
+        self.statistics[n].number(&self.tally(n, moment, item), &moment.prior)
+    }
+
+    fn tally(&self, n: usize, moment: &Moment, item: u64) -> Tally {
+        let statistic = &self.statistics[n];
+        if !statistic.per_item {
+            return moment.global;
+        }
+        let series = self.kept[statistic.kept].items.as_ref().and_then(|items| items.get(item));
+        series.map(|series| series.between(moment.first, moment.open)).unwrap_or_default()
+    }
+
+    /// Of each statistic, whether it differs between items.
+    pub fn per_item(&self) -> impl Iterator<Item = bool> + '_ {
+        self.statistics.iter().map(|statistic| statistic.per_item)
     }
 
     /// Counts an example. Must follow in order of example time.
@@ -164,7 +194,8 @@ impl Statistics {
             let (bucket, keep_from) = (kept.window.bucket(head.time), kept.window.keep_from(head.impression));
             kept.global.add(bucket, head.label, keep_from);
             if let Some(items) = &mut kept.items {
-                items.add(item, bucket, head.label, keep_from, kept.window.buckets.is_some());
+                let expires_before = if kept.window.buckets.is_some() { keep_from } else { i64::MIN };
+                items.update(item, expires_before, |series| series.add(bucket, head.label, keep_from));
             }
         }
     }
@@ -192,17 +223,29 @@ impl Statistics {
         }
     }
 
-    pub fn encode(&self, out: &mut Vec<u8>, changes_only: bool) {
+    pub fn encode(&self, out: &mut Vec<u8>, rows: Rows) {
         for kept in &self.kept {
             kept.global.encode(out);
             if let Some(items) = &kept.items {
-                items.encode(out, changes_only);
+                items.encode(out, rows);
             }
         }
     }
 
     pub fn mark_clean(&mut self) {
         self.kept.iter_mut().filter_map(|k| k.items.as_mut()).for_each(Items::mark_clean);
+    }
+
+    pub fn mark_shipped(&mut self) {
+        self.kept.iter_mut().filter_map(|k| k.items.as_mut()).for_each(Items::mark_shipped);
+    }
+
+    /// Without any example.
+    pub fn clear(&mut self) {
+        for kept in &mut self.kept {
+            kept.global = Series::default();
+            kept.items = kept.items.is_some().then(Items::default);
+        }
     }
 
     /// Takes over what [`Statistics::encode`] wrote: all of it, or what changed.
@@ -232,24 +275,26 @@ fn window(feature: &spec::Feature, outcome: &spec::Outcome) -> Window {
 }
 
 impl Statistic {
-    fn value(&self, tally: &Tally, prior: &Tally) -> FeatureValue {
-        let (number, as_is) = match &self.measure {
-            Measure::Count(counts) => {
-                let sum = counts.iter().fold(0.0, |sum, count| sum + tally.of(*count));
-                (sum, sum)
-            }
+    fn number(&self, tally: &Tally, prior: &Tally) -> Option<f64> {
+        match &self.measure {
+            Measure::Count(counts) => Some(counts.iter().fold(0.0, |sum, count| sum + tally.of(*count))),
             Measure::Ratio { part, whole, smoothing } => {
                 let prior = prior.of(*part) / prior.of(*whole);
                 let ratio = (tally.of(*part) + smoothing * prior) / (tally.of(*whole) + smoothing);
-                if !(prior > 0.0 && prior.is_finite() && ratio.is_finite()) {
-                    return FeatureValue::Missing;
-                }
-                (ratio, libm::log((ratio / prior).max(1e-9)).clamp(-MAX_LIFT, MAX_LIFT))
+                (prior > 0.0 && prior.is_finite() && ratio.is_finite()).then_some(ratio)
             }
-        };
-        match &self.bucket {
-            Some(bucket) => FeatureValue::Category(bucket_of(bucket, number)),
-            None => FeatureValue::Number(as_is),
+        }
+    }
+
+    fn value(&self, tally: &Tally, prior: &Tally) -> FeatureValue {
+        let Some(number) = self.number(tally, prior) else { return FeatureValue::Missing };
+        match (&self.bucket, &self.measure) {
+            (Some(bucket), _) => FeatureValue::Category(bucket_of(bucket, number)),
+            (None, Measure::Count(_)) => FeatureValue::Number(number),
+            (None, Measure::Ratio { part, whole, .. }) => {
+                let prior = prior.of(*part) / prior.of(*whole);
+                FeatureValue::Number(libm::log((number / prior).max(1e-9)).clamp(-MAX_LIFT, MAX_LIFT))
+            }
         }
     }
 }

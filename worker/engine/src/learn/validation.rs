@@ -365,6 +365,11 @@ impl Validation {
         }
     }
 
+    /// Examples scored.
+    pub fn examples(&self) -> u64 {
+        self.sums.examples
+    }
+
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.sums.encode(out);
         self.ranking.encode(out);

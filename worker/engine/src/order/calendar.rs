@@ -103,6 +103,16 @@ impl Calendar {
         all
     }
 
+    /// Drops the entries that are not to `keep`.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
+        self.front.retain(&mut keep);
+        self.later.values_mut().for_each(|entries| entries.retain(&mut keep));
+        self.later.retain(|_, entries| !entries.is_empty());
+        self.stragglers.retain(|Reverse(entry)| keep(entry));
+        let later: usize = self.later.values().map(Vec::len).sum();
+        self.len = self.front.len() + later + self.stragglers.len();
+    }
+
     /// A new origin came in at `at`: those from there on move up by one. The order stays as it was.
     pub fn renumber_origins(&mut self, at: u16) {
         let move_up = |e: &mut Entry| e.origin += u16::from(e.origin >= at);

@@ -2,18 +2,22 @@
 //! each released once every origin's watermark has passed it.
 //!
 //! The order depends on the records alone, not on how they were cut into frames or which origin was read first.
+//! Control records stand outside: they are handed on when their frame is read, and hold nothing up.
 
+mod by_user;
 mod calendar;
 
 use std::sync::Arc;
 
+use by_user::ByUser;
 use calendar::{Calendar, Entry};
 
 use crate::{
     codec::{Corrupt, Put, Reader},
-    event::{Seq, Time},
+    control::ControlError,
+    event::{Pseudonym, Seq, Time},
     frame::{
-        Frame, FrameError, Kind, Origin, OriginState, Progress,
+        Frame, FrameError, Kind, Origin, OriginState, Progress, Section,
         coverage::{Admission, Coverage, Gap},
         put_origin, read_origin,
     },
@@ -28,6 +32,10 @@ pub enum OrderError {
     Gap(#[from] Gap),
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("generation {generation} of the pipeline cannot be taken over: {cause}")]
+    Configure { generation: u32, cause: String },
 }
 
 #[derive(Clone, Debug)]
@@ -37,11 +45,20 @@ struct OriginProgress {
     progress: Progress,
 }
 
-/// A record that came below the merged watermark, although its own origin took it to be on time.
+/// A record that does not wait for its turn.
 #[derive(Clone, Debug)]
-pub struct LateRecord {
+pub struct OwnRecord {
     pub origin: Origin,
     pub bytes: Vec<u8>,
+}
+
+/// What a frame held besides records that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Accepted {
+    /// Below the merged watermark, although their own origins took them to be on time.
+    pub late: Vec<OwnRecord>,
+    /// Control records in their order.
+    pub control: Vec<OwnRecord>,
 }
 
 /// A record whose turn it is.
@@ -68,6 +85,8 @@ pub struct Merge {
     free_frames: Vec<u32>,
     /// The frame of the record released last, let go at the next release.
     spent: Option<u32>,
+    /// Waiting records by user, where somebody asks for them.
+    by_user: Option<Box<ByUser>>,
 }
 
 /// Where the event time stands in a record: behind its sequence, in events and in examples.
@@ -94,6 +113,7 @@ impl Merge {
             frames: Vec::new(),
             free_frames: Vec::new(),
             spent: None,
+            by_user: None,
         }
     }
 
@@ -105,13 +125,21 @@ impl Merge {
         self.waiting.len()
     }
     pub fn all_ended(&self) -> bool {
-        !self.origins.is_empty() && self.origins.iter().all(|o| o.progress.state == OriginState::Ended)
+        self.all_sources(|state| state == OriginState::Ended)
+    }
+    /// Is there any, and does this hold for all?
+    fn all_sources(&self, holds: impl Fn(OriginState) -> bool) -> bool {
+        self.sources().next().is_some() && self.sources().all(|o| holds(o.progress.state))
+    }
+    /// The origins that watermarks are of.
+    fn sources(&self) -> impl Iterator<Item = &OriginProgress> {
+        self.origins.iter().filter(|o| !o.origin.is_control())
     }
     /// What a task that reads this merge is itself to its own readers.
     pub fn state(&self) -> OriginState {
         if self.all_ended() {
             OriginState::Ended
-        } else if !self.origins.is_empty() && self.origins.iter().all(|o| o.progress.state != OriginState::Active) {
+        } else if self.all_sources(|state| state != OriginState::Active) {
             OriginState::Idle
         } else {
             OriginState::Active
@@ -122,39 +150,123 @@ impl Merge {
     ///
     /// # Errors
     /// Damaged or newer frames, and gaps in an origin's coverage. The merge is then not to be used any more.
-    pub fn accept(&mut self, bytes: &Arc<[u8]>) -> Result<Vec<LateRecord>, OrderError> {
+    pub fn accept(&mut self, bytes: &Arc<[u8]>) -> Result<Accepted, OrderError> {
+        self.accept_if(bytes, |_| true)
+    }
+
+    /// Likewise, without the records that are not `wanted`. Their times count all the same.
+    pub fn accept_if(
+        &mut self,
+        bytes: &Arc<[u8]>,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Accepted, OrderError> {
         let frame = Frame::read(bytes, self.kind)?;
         let slot = self.reserve_frame(bytes);
-        let mut late = Vec::new();
+        let mut accepted = Accepted::default();
         for section in frame.sections() {
-            let section = section?;
-            let at = self.origin_index(section.head.origin);
-            let restarted = section.head.epoch > self.origins[at].coverage.epoch;
-            let Admission::Above(applied) = self.origins[at].coverage.admit(&section.head)? else { continue };
-            let mut highest = Time::MIN;
-            for record in section.records() {
-                let record = record?;
-                if record.seq <= applied {
-                    continue;
-                }
-                let time = time_of(record.bytes)?;
-                highest = highest.max(time);
-                if time <= self.merged {
-                    let origin = section.head.origin;
-                    late.push(LateRecord { origin, bytes: record.bytes.to_vec() });
-                    continue;
-                }
-                let (origin, seq, len) = (at as u16, record.seq, record.bytes.len() as u32);
-                self.waiting.push(Entry { time, origin, seq, frame: slot, at: record.at as u32, len });
-                self.hold(slot);
-            }
-            let mut told = section.head.progress;
-            told.highest = told.highest.max(highest);
-            self.advance(at, restarted || section.head.to >= self.origins[at].coverage.applied, &told);
+            self.accept_section(slot, &section?, &mut wanted, &mut accepted)?;
         }
         self.let_go_if_unused(slot);
         self.merge_watermarks();
-        Ok(late)
+        Ok(accepted)
+    }
+
+    fn accept_section(
+        &mut self,
+        slot: u32,
+        section: &Section<'_>,
+        wanted: &mut impl FnMut(&[u8]) -> bool,
+        accepted: &mut Accepted,
+    ) -> Result<(), OrderError> {
+        let (head, at) = (&section.head, self.origin_index(section.head.origin));
+        let restarted = head.epoch > self.origins[at].coverage.epoch;
+        let Admission::Above(applied) = self.origins[at].coverage.admit(head)? else { return Ok(()) };
+        let mut highest = Time::MIN;
+        for record in section.records() {
+            let record = record?;
+            if record.seq <= applied {
+                continue;
+            }
+            if head.origin.is_control() {
+                accepted.control.push(OwnRecord { origin: head.origin, bytes: record.bytes.to_vec() });
+                continue;
+            }
+            let time = time_of(record.bytes)?;
+            highest = highest.max(time);
+            if !wanted(record.bytes) {
+                continue;
+            }
+            if time <= self.merged {
+                accepted.late.push(OwnRecord { origin: head.origin, bytes: record.bytes.to_vec() });
+                continue;
+            }
+            let (origin, seq, len) = (at as u16, record.seq, record.bytes.len() as u32);
+            self.wait(Entry { time, origin, seq, frame: slot, at: record.at as u32, len }, record.bytes);
+        }
+        let mut told = head.progress;
+        told.highest = told.highest.max(highest);
+        self.advance(at, restarted || head.to >= self.origins[at].coverage.applied, &told);
+        Ok(())
+    }
+
+    /// `bytes`: the record's.
+    fn wait(&mut self, entry: Entry, bytes: &[u8]) {
+        self.waiting.push(entry);
+        self.hold(entry.frame);
+        if let Some(by_user) = &mut self.by_user {
+            by_user.add(&entry, bytes);
+        }
+    }
+
+    /// A record that no frame holds: it waits like any other, and is released with the watermark that passes it, or when
+    /// all sources have ended. `origin` is a control origin, which holds nothing up.
+    pub fn insert(&mut self, origin: Origin, record: &[u8]) -> Result<(), Corrupt> {
+        let (seq, time) = (crate::frame::read_seq(&mut Reader::new(record))?, time_of(record)?);
+        let (at, frame) = (self.origin_index(origin) as u16, self.reserve_frame(&Arc::from(record)));
+        self.wait(Entry { time, origin: at, seq, frame, at: 0, len: record.len() as u32 }, record);
+        Ok(())
+    }
+
+    /// Keeps an index of the waiting records by user from here on. Only of events.
+    pub fn index_users(&mut self) {
+        let mut by_user = ByUser::default();
+        for entry in self.waiting.sorted() {
+            by_user.add(&entry, self.bytes_of(&entry).unwrap_or_default());
+        }
+        self.by_user = Some(Box::new(by_user));
+    }
+
+    /// The user's waiting records in the order in which they will be released: all that change consent, and of the others
+    /// the `most` read last. `None` if more than `most` change consent, or without `index_users`.
+    pub fn waiting_of(&self, user: Pseudonym, most: usize) -> Option<Vec<(Origin, &[u8])>> {
+        let records = self.by_user.as_ref()?.of(user, most)?;
+        let origin = |entry: &Entry| self.origins[usize::from(entry.origin)].origin;
+        Some(records.into_iter().filter_map(|entry| Some((origin(&entry), self.bytes_of(&entry)?))).collect())
+    }
+
+    /// Drops the waiting records that are not to `keep`. Returns how many. Not while one is released.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8]) -> bool) -> usize {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut dropped = Vec::new();
+        waiting.retain(|entry| {
+            let kept = self.bytes_of(entry).is_none_or(&mut keep);
+            if !kept {
+                dropped.push(*entry);
+            }
+            kept
+        });
+        self.waiting = waiting;
+        for entry in &dropped {
+            self.forget_user_of(entry);
+            self.release_frame(entry.frame);
+        }
+        dropped.len()
+    }
+
+    fn forget_user_of(&mut self, entry: &Entry) {
+        let Some(mut by_user) = self.by_user.take() else { return };
+        by_user.remove(entry, self.bytes_of(entry).unwrap_or_default());
+        self.by_user = Some(by_user);
     }
 
     /// Index of the origin; one that was not known joins at the merged watermark.
@@ -165,6 +277,9 @@ impl Merge {
                 let progress = Progress { watermark: self.merged, ..Progress::default() };
                 self.origins.insert(at, OriginProgress { origin, coverage: Coverage::default(), progress });
                 self.waiting.renumber_origins(at as u16);
+                if let Some(by_user) = &mut self.by_user {
+                    by_user.renumber_origins(at as u16);
+                }
                 at
             }
         }
@@ -181,18 +296,18 @@ impl Merge {
     }
 
     fn merge_watermarks(&mut self) {
-        let active = self.origins.iter().filter(|o| o.progress.state == OriginState::Active);
+        let active = self.sources().filter(|o| o.progress.state == OriginState::Active);
         let merged = match active.map(|o| o.progress.watermark).min() {
             Some(lowest) => lowest,
             // Nothing more is expected for now: everything seen is released.
-            None => self.origins.iter().map(|o| o.progress.highest).max().unwrap_or(Time::MIN),
+            None => self.sources().map(|o| o.progress.highest).max().unwrap_or(Time::MIN),
         };
         self.merged = self.merged.max(merged);
     }
 
     /// The time of the next record that is ready.
     pub fn peek(&mut self) -> Option<Time> {
-        self.waiting.peek().filter(|time| *time <= self.merged)
+        self.waiting.peek().filter(|time| *time <= self.merged || self.all_ended())
     }
 
     /// The next record that is ready, in order.
@@ -202,6 +317,7 @@ impl Merge {
         }
         self.peek()?;
         let entry = self.waiting.pop()?;
+        self.forget_user_of(&entry);
         self.spent = Some(entry.frame);
         let slot = self.frames[entry.frame as usize].as_ref()?;
         let bytes = &slot.bytes[entry.at as usize..(entry.at + entry.len) as usize];

@@ -2,26 +2,41 @@
 //!
 //! Records are applied in merge order to a table of users, each with feature cells, consent and open joins. Events at
 //! a time precede the timers of that time.
+//!
+//! Control records act when their frame has been read, before anything of it is released: what lies before them in the log
+//! has been applied as far as watermarks allow, and waits otherwise.
 
 mod checkpoint;
+mod configure;
+mod control;
+mod decisions;
+mod erased;
+mod experiments;
+mod view;
 
 use std::sync::Arc;
+
+pub use view::View;
 
 use crate::{
     dead_letter::{DeadLetter, LATE},
     dedupe::Dedupe,
     event::{ConsentChange, Event, Pseudonym, Seq, Time},
-    example::write_example_of,
-    feature::Context,
+    example::{ExampleHead, write_example_of},
+    experiment::VariantSums,
+    feature::{Context, OwnedRow},
     frame::{
         Kind, Origin, OriginState, Progress,
         outbox::{Handle, Outbox},
     },
     join::{Joins, OutcomeCounts},
     order::{Merge, OrderError},
-    plan::Plan,
+    plan::{ExperimentPlan, Plan},
     users::{Slot, Users, WARM_USERS},
 };
+use decisions::{Decisions, Served, Shown};
+use erased::Erased;
+use experiments::Experiments;
 
 /// What became of the events of one partition, since its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +46,16 @@ pub struct Counts {
     pub unconsented: u64,
     /// Below the merged watermark: of a source that was idle, or had ended.
     pub late: u64,
+    /// Of users who were erased, from before that.
+    pub erased: u64,
+    /// That were filed.
+    pub decisions: u64,
+    /// Examples whose impression names a decision that is not filed, or did not show the item.
+    pub decisions_missing: u64,
 }
+
+/// Of a pipeline as it was started first.
+pub const FIRST_GENERATION: u32 = 1;
 
 /// The state of one events partition.
 pub struct Profile {
@@ -40,7 +64,18 @@ pub struct Profile {
     users: Users,
     joins: Joins,
     dedupe: Dedupe,
+    decisions: Decisions,
+    experiments: Experiments,
+    erased: Erased,
+    /// Since the last base, something was erased.
+    wants_base: bool,
+    generation: u32,
+    /// The last configuration, if there was another one than that of the start.
+    configured: Option<String>,
+    served: Served,
     counts: Counts,
+    /// For `view`.
+    scratch: OwnedRow,
     /// Offset of the log record in hand, and how many effects it has had.
     offset: u64,
     effects: u32,
@@ -60,12 +95,24 @@ struct Ahead {
 impl Profile {
     /// `origins`: all that the merge waits for from the start.
     pub fn new(plan: Arc<Plan>, origins: &[Origin]) -> Self {
+        let mut merge = Merge::new(Kind::Events, origins);
+        if plan.serves() {
+            merge.index_users();
+        }
         Self {
-            merge: Merge::new(Kind::Events, origins),
+            merge,
             users: Users::new(&plan.features),
-            joins: Joins::new(plan.outcomes.clone(), plan.example_plans()),
+            joins: Joins::new(plan.outcomes.clone(), &plan.example_plans()),
             dedupe: Dedupe::new(plan.dedupe_micros),
+            decisions: Decisions::default(),
+            experiments: Experiments::new(&plan.experiments),
+            erased: Erased::default(),
+            wants_base: false,
+            generation: FIRST_GENERATION,
+            configured: None,
+            served: plan.served_columns().collect(),
             counts: Counts::default(),
+            scratch: plan.features.new_row(),
             offset: 0,
             effects: 0,
             ahead: Ahead::default(),
@@ -73,11 +120,35 @@ impl Profile {
         }
     }
 
+    /// The pipeline as it is by now; another one than it was made with after a `Configure`.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+    /// Of the pipeline as it is by now.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
     pub fn outcome_counts(&self) -> &[OutcomeCounts] {
         &self.joins.counts
+    }
+    /// Each experiment with its variants' sums, in the order of [`ExperimentPlan::variants`].
+    pub fn experiments(&self) -> impl Iterator<Item = (&ExperimentPlan, &[VariantSums])> {
+        self.plan.experiments.iter().enumerate().map(|(n, plan)| (plan, self.experiments.of(n)))
+    }
+    /// What of experiments would have left the range of a sum, and was not counted.
+    pub fn experiments_out_of_range(&self) -> u64 {
+        self.experiments.out_of_range
+    }
+    /// Decisions that are filed, and their bytes as encoded.
+    pub fn filed_decisions(&self) -> (usize, usize) {
+        (self.decisions.count(), self.decisions.encoded_bytes())
+    }
+    /// The next checkpoint must be a base: older files hold what was erased.
+    pub fn wants_base(&self) -> bool {
+        self.wants_base
     }
     pub fn users(&self) -> &Users {
         &self.users
@@ -99,7 +170,8 @@ impl Profile {
         self.offset
     }
 
-    /// Takes in the log record at `offset`; `drain` then applies what it makes ready, and must have returned true
+    /// Takes in the log record at `offset`. If that holds a `Configure`, models may be others afterwards: `out` of what
+    /// follows is to have the outputs of [`Profile::plan`], see [`Outbox::rewire`]. `drain` then applies what it makes ready, and must have returned true
     /// before the next record.
     pub fn accept(
         &mut self,
@@ -110,11 +182,17 @@ impl Profile {
     ) -> Result<(), OrderError> {
         self.offset = offset;
         self.effects = 0;
-        for late in self.merge.accept(frame)? {
+        let Self { merge, erased, counts, .. } = self;
+        let accepted = merge.accept_if(frame, |record| {
+            let gone = erased.covers_event(record);
+            counts.erased += u64::from(gone);
+            !gone
+        })?;
+        for late in accepted.late {
             let event = Event::read(&late.bytes)?;
             self.late(late.origin, &event, outbox, out);
         }
-        Ok(())
+        accepted.control.iter().try_for_each(|record| self.control(record.origin, &record.bytes))
     }
 
     /// Applies up to `budget` records and timers, fewer when the outbox is full. True when everything that was ready is applied.
@@ -147,6 +225,8 @@ impl Profile {
     }
 
     fn finish(&mut self, outbox: &mut Outbox, out: &Handle) -> bool {
+        self.decisions.expire(self.merge.watermark());
+        self.erased.expire(self.merge.watermark());
         // The highest time is each model's own: it follows from the examples that its log gets.
         let progress = Progress { watermark: self.merge.watermark(), highest: Time::MIN, state: self.merge.state() };
         outbox.advance(out, Seq::end_of(self.offset), progress);
@@ -173,7 +253,7 @@ impl Profile {
             self.read_ahead();
         }
         self.ahead.left -= 1;
-        let Self { plan, merge, users, joins, dedupe, counts, .. } = self;
+        let Self { plan, merge, users, joins, dedupe, decisions, experiments, counts, .. } = self;
         let Some(released) = merge.release() else { return Ok(()) };
         let event = Event::read(released.bytes)?;
         match event.head.consent {
@@ -185,7 +265,7 @@ impl Profile {
             }
             ConsentChange::Withdraw => {
                 counts.accepted += 1;
-                withdraw(users, joins, &event);
+                withdraw(users, joins, decisions, &event);
                 return Ok(());
             }
             ConsentChange::None => {}
@@ -205,7 +285,8 @@ impl Profile {
         }
         counts.accepted += 1;
         joins.label(slot.0, released.origin, &event);
-        if Some(event.head.event_type) == plan.impression {
+        let is_impression = Some(event.head.event_type) == plan.impression && plan.exposes(released.origin, &event);
+        if is_impression {
             let row = users.row(slot);
             joins.open(slot.0, released.origin, &event, |model, item, values| {
                 let context = Context { time: event.head.time, event: &event, item: Some(*item) };
@@ -216,15 +297,26 @@ impl Profile {
                 }
             });
         }
-        plan.features.update(&mut users.row_mut(slot), &event);
+        let row = &mut users.row_mut(slot);
+        experiments.count(&plan.experiments, row, &event, joins, is_impression);
+        plan.features.update(row, &event);
         Ok(())
     }
 
     fn fire(&mut self, outbox: &mut Outbox, out: &Handle) {
-        let Self { joins, offset, effects, .. } = self;
-        joins.fire(|model, mut head, values| {
-            head.seq = Seq { offset: *offset, index: *effects };
+        let Self { plan, joins, decisions, served, counts, offset, effects, generation, .. } = self;
+        // Of one impression, so that it is looked up once.
+        let mut shown: Option<Option<Shown<'_>>> = None;
+        joins.fire(|model, of, head, own| {
+            let seq = Seq { offset: *offset, index: *effects };
             *effects += 1;
+            let head = ExampleHead { seq, generation: *generation, ..head };
+            let find = || if of.decision == 0 { None } else { decisions.find(of.user, of.decision).map(Shown::of) };
+            let shown = shown.get_or_insert_with(find);
+            let completed =
+                shown.as_ref().and_then(|shown| shown.complete(served, &plan.models[model].name, head, own));
+            counts.decisions_missing += u64::from(completed.is_none() && of.decision != 0 && plan.serves());
+            let (head, values) = completed.unwrap_or((head, own));
             outbox.record(out, model, |records| write_example_of(records, &head, values));
         });
     }
@@ -233,7 +325,7 @@ impl Profile {
     fn late(&mut self, origin: Origin, event: &Event<'_>, outbox: &mut Outbox, out: &Handle) {
         if event.head.consent == ConsentChange::Withdraw {
             self.counts.accepted += 1;
-            withdraw(&mut self.users, &mut self.joins, event);
+            withdraw(&mut self.users, &mut self.joins, &mut self.decisions, event);
             return;
         }
         self.counts.late += 1;
@@ -254,19 +346,21 @@ impl Profile {
         outbox.record(out, self.plan.models.len(), |records| letter.write(records));
     }
 
-    /// Of rows and open joins; independent of how the log was cut and of the order of rows.
+    /// Of rows, open joins, filed decisions and experiments; independent of how the log was cut and of the order of rows.
     pub fn digest(&mut self) -> u128 {
-        self.users.digest().wrapping_add(self.joins.digest())
+        let parts = [self.users.digest(), self.joins.digest(), self.decisions.digest(), self.experiments.digest()];
+        parts.into_iter().fold(0, u128::wrapping_add)
     }
 }
 
 /// Removes all that is kept of the user, unless a grant with a later time stands.
-fn withdraw(users: &mut Users, joins: &mut Joins, event: &Event<'_>) {
+fn withdraw(users: &mut Users, joins: &mut Joins, decisions: &mut Decisions, event: &Event<'_>) {
     let Some(slot) = users.find(event.head.user) else { return };
     if users.row(slot).granted() > event.head.stated {
         return;
     }
     joins.forget(slot.0);
+    decisions.forget(event.head.user);
     users.remove(event.head.user);
 }
 

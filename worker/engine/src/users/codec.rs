@@ -109,6 +109,6 @@ impl Users {
                 return Err(r.corrupt("size of a set"));
             }
         }
-        Ok(pseudonym)
+        if self.row(slot).hidden_is_sound() { Ok(pseudonym) } else { Err(r.corrupt("sums of experiments")) }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     learn::{
         ftrl::{Entry, Ftrl},
         hashing::own_statistics,
-        items::Items,
+        items::{Items, Series},
         ranking::Ranking,
         statistics::{Statistics, bucket_of},
         validation::{BaseRate, Prediction, Validation},
@@ -137,7 +137,9 @@ fn statistics_case(steps: &[(i64, u8, bool)], within: i64, buckets: u32, tumblin
             ..ExampleHead::default()
         };
         let mut values = Vec::new();
-        statistics.read(&head, u64::from(*item), &mut values);
+        let mut moments = Vec::new();
+        statistics.moments(head.impression, &mut moments);
+        values.extend((0..names.len()).map(|n| statistics.value(n, &moments[n], u64::from(*item))));
         let open = now.div_euclid(20) * 20;
         let first = if tumbling { now.div_euclid(window) * window } else { open - window };
         let number = |x: f64| FeatureValue::Number(x);
@@ -246,13 +248,13 @@ fn segments_are_bounded() {
 
 #[test]
 fn items_expire_and_the_longest_unseen_makes_room() {
-    let mut items = Items::with_capacity_limit(3);
+    let mut items: Items<Series> = Items::with_capacity_limit(3);
     for (key, bucket) in [(1, 0), (2, 1), (3, 2), (1, 3), (4, 4)] {
-        items.add(key, bucket, true, -10, true);
+        items.update(key, -10, |series| series.add(bucket, true, -10));
     }
     assert!(items.get(2).is_none(), "2 was not seen longest");
     assert_eq!(items.get(1).unwrap().between(0, 9).impressions, 2);
-    items.add(5, 20, false, 4, true);
+    items.update(5, 4, |series| series.add(20, false, 4));
     assert_eq!((items.len(), items.get(3).is_none(), items.get(1).is_none()), (2, true, true));
     assert_eq!(items.get(4).unwrap().between(4, 5).outcomes, 1);
 }

@@ -4,5 +4,6 @@ mod fast_and_naive;
 mod leaks;
 mod models;
 mod real;
+mod serving;
 mod states;
 mod support;

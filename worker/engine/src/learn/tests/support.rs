@@ -50,13 +50,15 @@ pub struct Row {
     pub position: i32,
     pub item: String,
     pub placement: String,
+    /// `experiment/variant`.
+    pub variant: String,
     pub values: Vec<FeatureValue>,
 }
 
 impl Row {
     pub fn new(impression: i64, label: bool, values: Vec<FeatureValue>) -> Self {
         let (item, placement) = ("i".to_owned(), "home".to_owned());
-        Self { impression, within: 0, label, position: -1, item, placement, values }
+        Self { impression, within: 0, label, position: -1, item, placement, variant: String::new(), values }
     }
 
     pub fn bytes(&self, schema: u64, number: u64) -> Vec<u8> {
@@ -71,6 +73,7 @@ impl Row {
             platform: "web",
             item: &self.item,
             schema,
+            variant: &self.variant,
             ..ExampleHead::default()
         };
         let mut bytes = Vec::new();

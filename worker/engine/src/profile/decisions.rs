@@ -1,0 +1,219 @@
+//! Decisions that may still be named by an impression or an outcome, filed as they were encoded.
+//!
+//! A decision is found by its user and its id together, so that nobody's impressions are joined with another's decision.
+//! Each costs its encoding and about 150 bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    codec::{Corrupt, Put, Reader},
+    control::{Decision, DecisionRef, UsedModelRef},
+    event::{Pseudonym, Time},
+    example::{ExampleHead, VALUE_BYTES},
+};
+
+type Key = (Pseudonym, u64);
+
+/// Ids of all served schemas there were, with the number of their columns.
+pub type Served = BTreeMap<u64, usize>;
+
+struct Filed {
+    /// Kept until the merged watermark has passed it.
+    until: Time,
+    encoded: Box<[u8]>,
+}
+
+#[derive(Default)]
+pub struct Decisions {
+    filed: BTreeMap<Key, Filed>,
+    deadlines: BTreeSet<(Time, Key)>,
+    /// Since the last mark: what came, and what went of that which was there.
+    added: BTreeSet<Key>,
+    removed: BTreeSet<Key>,
+    encoded_bytes: usize,
+    digest: u128,
+}
+
+/// Least bytes of a change: user, id, deadline, length.
+const CHANGE_BYTES: usize = 16 + 8 + 8 + 4;
+
+impl Decisions {
+    pub fn count(&self) -> usize {
+        self.filed.len()
+    }
+    /// Bytes of all decisions as encoded.
+    pub fn encoded_bytes(&self) -> usize {
+        self.encoded_bytes
+    }
+
+    /// False: one of this user and id is there already, and stays.
+    pub fn file(&mut self, decision: &Decision, until: Time) -> bool {
+        let mut encoded = Vec::new();
+        decision.write(&mut encoded);
+        self.insert((decision.user, decision.id), until, encoded.into())
+    }
+
+    fn insert(&mut self, key: Key, until: Time, encoded: Box<[u8]>) -> bool {
+        if self.filed.contains_key(&key) {
+            return false;
+        }
+        self.encoded_bytes += encoded.len();
+        let filed = Filed { until, encoded };
+        self.digest = self.digest.wrapping_add(digest_of(&key, &filed));
+        self.filed.insert(key, filed);
+        self.deadlines.insert((until, key));
+        self.added.insert(key);
+        true
+    }
+
+    fn remove(&mut self, key: Key) {
+        let Some(filed) = self.filed.remove(&key) else { return };
+        self.encoded_bytes -= filed.encoded.len();
+        self.digest = self.digest.wrapping_sub(digest_of(&key, &filed));
+        self.deadlines.remove(&(filed.until, key));
+        if !self.added.remove(&key) {
+            self.removed.insert(key);
+        }
+    }
+
+    pub fn find(&self, user: Pseudonym, id: u64) -> Option<DecisionRef<'_>> {
+        let filed = self.filed.get(&(user, id))?;
+        // It was checked when it was filed.
+        DecisionRef::read(&mut Reader::new(&filed.encoded)).ok()
+    }
+
+    /// Lets go of what the watermark has passed.
+    pub fn expire(&mut self, watermark: Time) {
+        while let Some((until, key)) = self.deadlines.first().copied()
+            && until < watermark
+        {
+            self.remove(key);
+        }
+    }
+
+    pub fn forget(&mut self, user: Pseudonym) {
+        let keys: Vec<Key> = self.filed.range((user, 0)..=(user, u64::MAX)).map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.remove(key));
+    }
+
+    /// Independent of the order in which they came.
+    pub fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// All, or what changed since `mark_saved`.
+    pub fn write(&self, changes_only: bool, out: &mut Vec<u8>) {
+        let keys: Vec<&Key> = if changes_only { self.added.iter().collect() } else { self.filed.keys().collect() };
+        out.put_u32(keys.len() as u32);
+        for key in keys {
+            let Some(filed) = self.filed.get(key) else { continue };
+            out.put_u128(key.0.0);
+            out.put_u64(key.1);
+            out.put_i64(filed.until.0);
+            out.put_bytes(&filed.encoded);
+        }
+        let removed = self.removed.iter().filter(|_| changes_only);
+        out.put_u32(removed.clone().count() as u32);
+        for key in removed {
+            out.put_u128(key.0.0);
+            out.put_u64(key.1);
+        }
+    }
+
+    pub fn mark_saved(&mut self) {
+        self.added.clear();
+        self.removed.clear();
+    }
+
+    /// Takes over what `write` wrote: all of it first, then changes in order.
+    pub fn read(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let mut came = Vec::new();
+        for _ in 0..r.count(CHANGE_BYTES, "decisions")? {
+            let key = (Pseudonym(r.u128("user of a decision")?), r.u64("decision")?);
+            let (until, encoded) = (Time(r.i64("deadline of a decision")?), r.bytes("decision")?);
+            let decision = DecisionRef::read(&mut Reader::new(encoded))?;
+            if (decision.user, decision.id) != key {
+                return Err(r.corrupt("key of a decision"));
+            }
+            came.push((key, until, encoded));
+        }
+        // One that went may have come again.
+        for _ in 0..r.count(24, "decisions that went")? {
+            self.remove((Pseudonym(r.u128("user of a decision")?), r.u64("decision")?));
+        }
+        for (key, until, encoded) in came {
+            self.insert(key, until, encoded.into());
+        }
+        self.mark_saved();
+        Ok(())
+    }
+}
+
+fn digest_of(key: &Key, filed: &Filed) -> u128 {
+    let mut bytes = Vec::with_capacity(CHANGE_BYTES + filed.encoded.len());
+    bytes.put_u128(key.0.0);
+    bytes.put_u64(key.1);
+    bytes.put_i64(filed.until.0);
+    bytes.put(&filed.encoded);
+    xxhash_rust::xxh3::xxh3_128(&bytes)
+}
+
+/// The decision by which an impression was shown, looked up once for all its examples.
+pub struct Shown<'a> {
+    decision: DecisionRef<'a>,
+    /// `experiment/variant`.
+    variant: String,
+}
+
+impl<'a> Shown<'a> {
+    pub fn of(decision: DecisionRef<'a>) -> Self {
+        let variant = decision.experiment.map_or(String::new(), |(e, v)| format!("{e}/{v}"));
+        Self { decision, variant }
+    }
+
+    /// Completes an example by what is known of its decision. `own`: its values as of the impression; what the model was
+    /// served takes their place. `None`: the decision did not show this item.
+    pub fn complete<'s>(
+        &'s self,
+        served: &Served,
+        model: &str,
+        head: ExampleHead<'s>,
+        own: &'s [u8],
+    ) -> Option<(ExampleHead<'s>, &'s [u8])> {
+        let slot = self.decision.slots().find(|slot| slot.item == head.item)?;
+        let mut head = ExampleHead {
+            variant: &self.variant,
+            policy: self.decision.policy,
+            propensity: slot.propensity,
+            score: slot.score,
+            ..head
+        };
+        let mut values = own;
+        if let Some((used, served)) = self.served(served, model, slot.values) {
+            head.model_version = used.version;
+            if let Some(served) = served {
+                (head.schema, values) = (used.schema, served);
+            }
+        }
+        Some((head, values))
+    }
+
+    /// The model as it was used and, if its columns are known, what it was served.
+    fn served<'v>(
+        &self,
+        served: &Served,
+        model: &str,
+        mut values: &'v [u8],
+    ) -> Option<(UsedModelRef<'a>, Option<&'v [u8]>)> {
+        for used in self.decision.models() {
+            let columns = served.get(&used.schema);
+            let split = columns.and_then(|columns| values.split_at_checked(columns * VALUE_BYTES));
+            if used.name == model {
+                return Some((used, split.map(|(of_model, _)| of_model)));
+            }
+            // Where the next model's begin cannot be said without knowing this one's: nothing is left to it.
+            values = split.map_or(&[], |(_, rest)| rest);
+        }
+        None
+    }
+}
