@@ -20,7 +20,7 @@ use millrace_engine::{
 
 use super::{
     checkpoints::{Checkpoints, Job, Progress},
-    desk::{self, ControlLog, Desk, Request},
+    desk::{ControlLog, Desk, Request},
     error::HostError,
     status::TaskStatus,
     task::{Done, Task},
@@ -337,7 +337,7 @@ impl EngineThread {
                 desk.erase(log, outbox, Erase { user, time }, *sent + 1, reply);
             }
             Request::Decide(ask) => {
-                let Some((profile, log)) = owner_of(seats, ask.partition) else { return };
+                let Some((profile, log)) = owner_of(seats, ask.question.partition) else { return };
                 desk.decide(*ask, profile, log, outbox);
             }
         }
