@@ -12,6 +12,8 @@ pub mod skew;
 pub mod start;
 pub mod status;
 pub mod task;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod writer;
 
