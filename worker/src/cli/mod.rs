@@ -168,6 +168,8 @@ pub enum CliError {
     Serve(#[from] serve::SetupError),
     #[error(transparent)]
     Client(#[from] serve::client::ClientError),
+    #[error(transparent)]
+    Posted(#[from] crate::source::http::StartError),
     #[error("{0}")]
     Other(String),
     /// What was found is printed already; only the exit code is left to say.
