@@ -143,6 +143,10 @@ impl<'a> Item<'a> {
     pub fn new(id: &'a str) -> Self {
         Self { id, position: -1, quantity: f64::NAN, value: f64::NAN, propensity: f64::NAN, attributes: &[] }
     }
+    /// `attributes`: encoded, in ascending id.
+    pub(crate) fn with_attributes(id: &'a str, attributes: &'a [u8]) -> Self {
+        Self { attributes, ..Self::new(id) }
+    }
     /// The item's own attributes (`item.…`), in ascending id.
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes { reader: Reader::new(self.attributes) }
@@ -238,7 +242,7 @@ pub(crate) fn put_short(out: &mut Vec<u8>, text: &str) {
     out.put(text.as_bytes());
 }
 
-fn put_attribute(out: &mut Vec<u8>, id: AttributeId, value: Value<'_>) {
+pub(crate) fn put_attribute(out: &mut Vec<u8>, id: AttributeId, value: Value<'_>) {
     out.put_u16(id);
     match value {
         Value::Number(n) => {
@@ -270,6 +274,30 @@ const USER_AT: usize = STATED_AT + 8;
 const STATED_AT: usize = 12 + 8;
 
 impl<'a> Event<'a> {
+    /// A request for a decision, as the impression that features are read for. `attributes`: encoded, in ascending id.
+    pub(crate) fn of_request(
+        time: Time,
+        session: u64,
+        placement: &'a str,
+        platform: &'a str,
+        attributes: &'a [u8],
+    ) -> Self {
+        let head = Head {
+            seq: Seq::START,
+            time,
+            stated: time,
+            user: Pseudonym::default(),
+            event_type: 0,
+            consent: ConsentChange::None,
+            id: 0,
+            decision: 0,
+            session,
+            basket: 0,
+            value: f64::NAN,
+        };
+        Self { head, placement, platform, currency: "", item_count: 0, items: &[], attributes }
+    }
+
     /// The user and the event id of an event that need not have been read before.
     pub fn user_and_id(bytes: &[u8]) -> Option<(Pseudonym, u128)> {
         let mut r = Reader::new(bytes.get(USER_AT..)?);

@@ -6,10 +6,12 @@
 /// Raised by every change that alters results: only the same version may go on from a checkpoint not released.
 pub const ENGINE_VERSION: u32 = 2;
 
+pub mod catalog;
 pub mod checkpoint;
 pub mod codec;
 pub mod control;
 pub mod dead_letter;
+pub mod decide;
 pub mod decode;
 pub mod dedupe;
 pub mod distributions;

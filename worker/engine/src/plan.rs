@@ -8,6 +8,7 @@ use millrace_crds::{
 };
 
 use crate::{
+    decide,
     decode::{self, Decoder},
     event::{Event, EventType},
     example::Schema,
@@ -35,6 +36,8 @@ pub enum PlanError {
     Decoder(#[from] decode::CompileError),
     #[error(transparent)]
     Model(#[from] learn::CompileError),
+    #[error(transparent)]
+    Decide(#[from] decide::CompileError),
 }
 
 /// One model's part.
@@ -62,6 +65,8 @@ pub struct Plan {
     pub dedupe_micros: i64,
     pub placements: Vec<PlacementPlan>,
     pub experiments: Vec<ExperimentPlan>,
+    /// How decisions are made.
+    pub rules: decide::Rules,
     late: Vec<LatePolicy>,
 }
 
@@ -93,14 +98,24 @@ impl Plan {
         };
         let models = spec.models.iter().map(model).collect::<Result<Vec<_>, PlanError>>()?;
         let windows = spec.sources.iter().filter_map(|s| s.event_id.as_ref()).map(|id| id.dedup_within.as_micros());
+        let placements = serving::placements(spec, &names)?;
+        let experiments = serving::experiments(spec, &names, &outcomes)?;
+        let compiled = decide::Compiled {
+            features: &features,
+            models: &models,
+            placements: &placements,
+            experiments: &experiments,
+        };
+        let rules = decide::Rules::compile(spec, &compiled)?;
         Ok(Self {
             partitions: spec.partitions,
             impression: names.event(IMPRESSION),
             consent_by_event: spec.privacy.consent.event.is_some(),
             dedupe_micros: windows.max().unwrap_or(0),
             late: spec.sources.iter().map(|s| s.event_time.late).collect(),
-            placements: serving::placements(spec, &names)?,
-            experiments: serving::experiments(spec, &names, &outcomes)?,
+            placements,
+            experiments,
+            rules,
             outcomes,
             models,
             features,

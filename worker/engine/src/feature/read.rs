@@ -105,6 +105,12 @@ impl Projection {
     pub fn width(&self) -> usize {
         self.width
     }
+
+    /// Columns that differ between the items of an impression.
+    pub fn item_columns(&self) -> impl Iterator<Item = usize> + '_ {
+        let attributes = self.of_item.event_attributes.iter().chain(&self.of_item.item_attributes);
+        self.of_item.others.iter().chain(attributes.map(|(_, reader)| reader)).map(|reader| reader.column)
+    }
 }
 
 /// Columns to fill. Attributes are apart, each list sorted by attribute, so that an event's are walked only once.

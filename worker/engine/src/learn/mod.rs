@@ -45,7 +45,6 @@ pub mod validation;
 pub use leak::LeakWarning;
 pub use serving::{ServingDelta, ServingModel, Standing};
 
-
 /// Most and least of [`spec::Ftrl::bits`].
 pub const BITS: std::ops::RangeInclusive<u32> = 6..=28;
 
@@ -174,6 +173,12 @@ impl Model {
     /// The columns of the profile task, then the model's own statistics.
     pub fn served_schema(&self) -> &Schema {
         &self.served_schema
+    }
+
+    /// The place of a statistic per item among the model's own, if it has one of this name.
+    pub fn item_statistic(&self, name: &str) -> Option<usize> {
+        let mut own = self.served_schema.columns[self.columns..].iter().zip(self.statistics.per_item());
+        own.position(|(column, per_item)| per_item && column.name == name)
     }
 
     /// Predicts, scores and, unless the model is frozen or trains on other variants, learns. Returns the probability that

@@ -171,7 +171,6 @@ impl Model {
             layout: self.layout,
             columns: self.columns,
             schema: self.served,
-            own: self.served_schema.columns[self.columns..].iter().map(|column| column.name.clone()).collect(),
             of_item,
             learner,
             statistics,
@@ -196,7 +195,6 @@ pub struct ServingModel {
     /// Of the profile; the own statistics follow.
     columns: usize,
     schema: u64,
-    own: Vec<String>,
     /// Of each column, whether it may differ between the candidates of a decision.
     of_item: Vec<bool>,
     learner: Scorer,
@@ -340,12 +338,7 @@ impl ServingModel {
         belief.probability()
     }
 
-    /// The place of an own statistic, if the model has one of this name.
-    pub fn statistic(&self, name: &str) -> Option<usize> {
-        self.own.iter().position(|own| own == name)
-    }
-
-    /// The `n`th own statistic itself, a count or a ratio, of each item as of `time`; none without evidence.
+    /// The `n`th own statistic itself, see [`Model::item_statistic`], a count or a ratio, of each item as of `time`; none without evidence.
     pub fn numbers(&self, n: usize, time: Time) -> impl Fn(u64) -> Option<f64> {
         let mut moments = Vec::new();
         self.statistics.moments(time, &mut moments);

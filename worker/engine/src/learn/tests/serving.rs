@@ -265,7 +265,7 @@ fn a_frozen_model_scores_and_counts_but_does_not_learn() {
     // Statistics went on, as the features of users do; the copy still follows.
     copy.apply(&frozen.serving_delta(Standing::Trusted)).unwrap();
     assert_eq!((copy.version(), copy.seen()), (200, Some(400)));
-    let (last, shown) = (&rows[399], copy.statistic("shown").unwrap());
+    let (last, shown) = (&rows[399], frozen.item_statistic("shown").unwrap());
     assert!(copy.numbers(shown, Time(last.impression + DAY))(item_key(&last.item)).unwrap() > 0.0);
     assert_alike(&mut frozen, &copy, &schema, last);
     // Thawed again it goes on from there.

@@ -1,0 +1,6 @@
+//! Whole decisions.
+
+mod catalogs;
+mod courses;
+mod support;
+mod values;
