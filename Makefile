@@ -10,7 +10,7 @@ OBP := $(CACHE)/obp-0.4.1
 DEMO_DATA := $(CACHE)/demo
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build demo test lint fmt crds bench fuzz clean
+.PHONY: help build demo test page-test lint fmt crds bench fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -37,6 +37,10 @@ $(OBP)/.complete:
 
 test: build ## Run all tests
 	$(CARGO) test $(BUILD) --workspace
+	$(MAKE) page-test
+
+page-test: ## Test the worker's page in headless Chromium (installs it from Debian if missing and root)
+	CACHE=$(CACHE) sh e2e/page/run.sh
 
 lint: toolchain ## Check formatting and lints
 	$(CARGO) fmt --all --check

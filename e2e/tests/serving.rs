@@ -51,10 +51,14 @@ fn a_click_changes_the_next_decision() {
 fn what_is_bought_or_sold_out_is_not_shown() {
     let mut shop = shop();
     shop.ready(4, &["ada"]);
-    shop.send(&[json!({"type": "order", "id": "o1", "ts": now_ms(), "customerId": "ada", "client": "web", "total": 9.5,
-        "lines": [{"sku": "a1"}]})]);
+    shop.send(&[
+        json!({"type": "order", "id": "o1", "ts": now_ms(), "customerId": "ada", "client": "web", "total": 9.5,
+        "lines": [{"sku": "a1"}]}),
+    ]);
     shop.until("the order is known", |client| {
-        (0..20).all(|_| !items(&client.post("/v1/decisions", &request(Some("ada"))).expect(200)).contains(&"a1")).then_some(())
+        (0..20)
+            .all(|_| !items(&client.post("/v1/decisions", &request(Some("ada"))).expect(200)).contains(&"a1"))
+            .then_some(())
     });
     shop.stock(&[("b1", "socks", false), ("c1", "coats", true)]);
     shop.until("the shelves are known", |client| {
@@ -95,8 +99,14 @@ fn after_a_withdrawal_the_very_next_decision_is_the_default() {
         }
         shop.send(&[consent(user, granted + delay, false)]);
         let next = shop.decide(Some(user));
-        assert_eq!((next["reason"].as_str(), next["personalized"].as_bool()), (Some("noConsent"), Some(false)), "{user}");
-        shop.until("the row is gone", |client| (client.get(&format!("/v1/profiles/{user}")).status == 404).then_some(()));
+        assert_eq!(
+            (next["reason"].as_str(), next["personalized"].as_bool()),
+            (Some("noConsent"), Some(false)),
+            "{user}"
+        );
+        shop.until("the row is gone", |client| {
+            (client.get(&format!("/v1/profiles/{user}")).status == 404).then_some(())
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod data;
+pub mod evaluate;
 pub mod host;
 pub mod log;
 pub mod metrics;
@@ -9,6 +10,8 @@ pub mod overview;
 pub mod pipeline;
 pub mod progress;
 pub mod replay;
+pub mod serve;
 pub mod source;
 pub mod store;
 pub mod summary;
+pub mod values;

@@ -1,11 +1,11 @@
-//! `/metrics` for Prometheus, `/healthz` and `/readyz`.
+//! What `/metrics`, `/healthz` and `/readyz` answer.
 
 use std::sync::{
     Arc, RwLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{http::StatusCode, response::IntoResponse};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -53,29 +53,22 @@ struct ModelLabel {
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
-/// The pages.
-pub fn router(source: Arc<Shared>) -> Router {
-    let (metrics, ready) = (source.clone(), source);
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route(
-            "/readyz",
-            get(move || async move {
-                if ready.is_ready() {
-                    (StatusCode::OK, "ready\n")
-                } else {
-                    (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-                }
-            }),
-        )
-        .route("/metrics", get(move || async move { page(&metrics.statuses()).into_response() }))
+/// `/healthz`: the process runs.
+pub fn health() -> &'static str {
+    "ok\n"
+}
+
+/// `/readyz`: it takes requests.
+pub fn readiness(shared: &Shared) -> impl IntoResponse + use<> {
+    if shared.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") }
 }
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-fn page(tasks: &[TaskStatus]) -> impl IntoResponse + use<> {
+/// `/metrics`, in the OpenMetrics text format.
+pub fn page(shared: &Shared) -> impl IntoResponse + use<> {
     let mut text = String::new();
-    match encode(&mut text, &registry(tasks)) {
+    match encode(&mut text, &registry(&shared.statuses())) {
         Ok(()) => (StatusCode::OK, [("content-type", CONTENT_TYPE)], text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain")], error.to_string()),
     }

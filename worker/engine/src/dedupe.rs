@@ -30,6 +30,10 @@ impl Dedupe {
         Self { window_micros, known: HashTable::new(), by_age: VecDeque::new(), added: 0, saved: 0 }
     }
 
+    pub fn set_window(&mut self, micros: i64) {
+        self.window_micros = micros;
+    }
+
     pub fn len(&self) -> usize {
         self.by_age.len()
     }

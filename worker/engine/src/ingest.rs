@@ -80,6 +80,8 @@ impl Default for Position {
 pub struct IngestPlan {
     pub max_out_of_orderness_micros: i64,
     pub max_skew_micros: i64,
+    /// How far a time may lie above the record's receipt; without it, times are believed as far as the decoder does.
+    pub max_ahead_micros: Option<i64>,
     /// Late events become dead letters; otherwise they are only counted.
     pub late_to_dead_letters: bool,
     pub partitions: u32,
@@ -100,6 +102,11 @@ struct Held {
 /// What a record is to the task: its bytes, or why there are none.
 pub enum Input<'a> {
     Record(&'a [u8]),
+    /// It was decoded when it was received.
+    Decoded {
+        received: Time,
+        decoded: &'a Decoded,
+    },
     /// Longer than the limit; its length in bytes.
     TooLong(u64),
     /// The source cannot be read further. `cause` holds nothing of its content.
@@ -112,6 +119,8 @@ pub struct Ingest {
     origin: Origin,
     decoder: Decoder,
     decoded: Decoded,
+    /// Later times are from the future: of the record in hand.
+    believed_until: Time,
     position: Position,
     /// Before the record whose events are held.
     committed: Position,
@@ -126,6 +135,8 @@ pub fn partition_of(user: Pseudonym, partitions: u32) -> usize {
     (((user.0 >> 64) as u64 as u128 * u128::from(partitions)) >> 64) as usize
 }
 
+/// The sequence's offset within an encoded event: behind its length. At receipt it was not known yet.
+const OFFSET_AT: usize = 4;
 /// `time` within an encoded event: behind its length and sequence.
 const TIME_AT: usize = 4 + 12;
 
@@ -136,6 +147,7 @@ impl Ingest {
             origin,
             decoder,
             decoded: Decoded::default(),
+            believed_until: Time::MAX,
             position,
             committed: position,
             held: VecDeque::new(),
@@ -184,11 +196,18 @@ impl Ingest {
         self.position.offset = offset;
         self.position.byte = next_byte;
         self.position.counts.read += 1;
-        let mut decoded = std::mem::take(&mut self.decoded);
-        decoded.clear();
+        self.believed_until = Time::MAX;
+        let mut own = std::mem::take(&mut self.decoded);
+        own.clear();
+        let mut decoded = &own;
         match input {
             Input::Record(bytes) => {
-                self.decoder.decode(bytes, Place { partition: self.origin.partition, row: offset }, &mut decoded);
+                self.decoder.decode(bytes, Place { partition: self.origin.partition, row: offset }, &mut own);
+                decoded = &own;
+            }
+            Input::Decoded { received, decoded: given } => {
+                decoded = given;
+                self.believed_until = self.plan.max_ahead_micros.map_or(Time::MAX, |ahead| received.plus(ahead));
             }
             Input::TooLong(len) => {
                 self.position.counts.rejected[Reason::TooLong as usize] += 1;
@@ -199,9 +218,9 @@ impl Ingest {
                 self.dead_letter(0, UNREADABLE, Time::MIN, cause);
             }
         }
-        self.count(&decoded);
-        self.judge_all(&decoded);
-        self.decoded = decoded;
+        self.count(decoded);
+        self.judge_all(decoded);
+        self.decoded = own;
         self.release(lowest, outbox, out);
     }
 
@@ -230,6 +249,9 @@ impl Ingest {
 
     /// Somebody unknown did something then: only the time counts.
     fn pass_time(&mut self, index: u32, time: Time) {
+        if time > self.believed_until {
+            return;
+        }
         let highest = self.highest().max(time);
         let (seq, at) = (Seq { offset: self.position.offset, index }, self.held_bytes.len());
         self.held.push_back(Held { time: Time::MIN, highest, output: 0, seq, bytes: at..at });
@@ -252,26 +274,28 @@ impl Ingest {
     fn judge(&mut self, event: &DecodedEvent, bytes: &[u8]) {
         let highest = self.highest();
         let watermark = self.watermark_after(highest);
-        let late = !event.future && event.stated <= watermark;
+        let future = event.future || event.stated > self.believed_until;
+        let late = !future && event.stated <= watermark;
         let mut time = event.stated;
-        if late || event.future {
+        if late || future {
             // A withdrawal is never late nor from the future: it acts as soon as its origin allows.
             if event.consent != ConsentChange::Withdraw {
                 let counts = &mut self.position.counts;
                 *(if late { &mut counts.late } else { &mut counts.future }) += 1;
-                if event.future || self.plan.late_to_dead_letters {
+                if future || self.plan.late_to_dead_letters {
                     self.dead_letter(event.index, if late { LATE } else { FUTURE }, event.stated, "");
                 }
                 return;
             }
             time = watermark.plus(1);
         }
-        let start = self.held_bytes.len();
+        let (start, offset) = (self.held_bytes.len(), self.position.offset);
         self.held_bytes.extend_from_slice(&bytes[event.bytes.0 as usize..event.bytes.1 as usize]);
+        self.held_bytes[start + OFFSET_AT..start + OFFSET_AT + 8].copy_from_slice(&offset.to_le_bytes());
         self.held_bytes[start + TIME_AT..start + TIME_AT + 8].copy_from_slice(&time.0.to_le_bytes());
-        let highest = if event.future { highest } else { highest.max(time) };
+        let highest = if future { highest } else { highest.max(time) };
         let output = partition_of(event.user, self.plan.partitions);
-        let seq = Seq { offset: self.position.offset, index: event.index };
+        let seq = Seq { offset, index: event.index };
         self.held.push_back(Held { time, highest, output, seq, bytes: start..self.held_bytes.len() });
     }
 

@@ -4,15 +4,19 @@
 //! of its items: the latest eligible. Timers order by (fire time, outcome, merge order); since impressions are opened
 //! in merge order, each outcome's timers are a plain queue.
 
+mod saved;
+mod shape;
+
 use std::collections::VecDeque;
 
 use millrace_crds::spec;
 
+use shape::{Shape, shape_of};
+
 use crate::{
-    codec::{Corrupt, Put, Reader},
     event::{Event, EventType, Pseudonym, Seq, Time, category_of_text},
     example::{ExampleHead, FeatureValue, VALUE_BYTES},
-    frame::{Origin, put_origin, put_seq, read_origin, read_seq},
+    frame::Origin,
 };
 
 /// What an impression waits for.
@@ -25,8 +29,9 @@ pub struct OutcomePlan {
 }
 
 /// What a model needs of a join.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExamplePlan {
+    pub model: String,
     /// Index among the outcomes; at most 32 of them.
     pub outcome: usize,
     /// [`crate::example::Schema::id`].
@@ -82,6 +87,8 @@ struct OpenJoin {
     placement_len: u32,
     platform_len: u32,
     items: Vec<OpenItem>,
+    /// Index among the shapes: which models the values are of.
+    shape: u32,
     /// For each model, for each item, its columns; encoded as the example will hold them.
     values: Vec<u8>,
 }
@@ -103,7 +110,8 @@ pub struct OutcomeCounts {
 /// All open impressions of one events partition.
 pub struct Joins {
     outcomes: Vec<OutcomePlan>,
-    examples: Vec<ExamplePlan>,
+    /// One for each configuration that had any impressions; the last is that of now.
+    shapes: Vec<Shape>,
     slots: Vec<OpenJoin>,
     free: Vec<u32>,
     /// By user slot: the newest open impression.
@@ -123,12 +131,12 @@ pub struct Joins {
 const WARM_TIMERS: usize = 16;
 
 impl Joins {
-    pub fn new(outcomes: Vec<OutcomePlan>, examples: Vec<ExamplePlan>) -> Self {
+    pub fn new(outcomes: Vec<OutcomePlan>, examples: &[ExamplePlan]) -> Self {
         let timers = outcomes.iter().map(|_| VecDeque::new()).collect();
         let counts = vec![OutcomeCounts::default(); outcomes.len()];
         let (slots, free, newest, values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let labelled = Vec::new();
-        Self { outcomes, examples, slots, free, newest, timers, opened: 0, warmed: 0, values, labelled, counts }
+        let (labelled, shapes) = (Vec::new(), vec![shape_of(examples)]);
+        Self { outcomes, shapes, slots, free, newest, timers, opened: 0, warmed: 0, values, labelled, counts }
     }
 
     pub fn open_count(&self) -> usize {
@@ -148,9 +156,9 @@ impl Joins {
             return;
         }
         self.opened += 1;
-        let slot = self.take_slot();
+        let (slot, shape) = (self.take_slot(), self.shapes.len() - 1);
         let join = &mut self.slots[slot as usize];
-        join.number = self.opened;
+        (join.number, join.shape) = (self.opened, shape as u32);
         (join.user, join.user_slot) = (event.head.user, user_slot);
         (join.time, join.origin, join.seq) = (event.head.time, origin, event.head.seq);
         (join.decision, join.fired) = (event.head.decision, 0);
@@ -165,7 +173,7 @@ impl Joins {
             let (position, propensity) = (item.position, item.propensity);
             join.items.push(OpenItem { id, category: category_of_text(item.id), position, propensity, labels: 0 });
         }
-        for model in 0..self.examples.len() {
+        for model in 0..self.shapes[shape].len() {
             self.values.clear();
             for item in event.items() {
                 values(model, &item, &mut self.values);
@@ -215,6 +223,7 @@ impl Joins {
             placement_len: 0,
             platform_len: 0,
             items: Vec::new(),
+            shape: 0,
             values: Vec::new(),
         });
         (self.slots.len() - 1) as u32
@@ -374,72 +383,20 @@ impl Joins {
         join.fired |= 1 << n;
         let of = Fired { user: join.user, decision: join.decision };
         let mut values_at = 0;
-        for (model, plan) in self.examples.iter().enumerate() {
+        for kept in &self.shapes[join.shape as usize] {
             for item in &join.items {
-                let values = &join.values[values_at..values_at + plan.columns * VALUE_BYTES];
-                values_at += plan.columns * VALUE_BYTES;
-                if plan.outcome == n {
-                    emit(model, of, join.example(item, n, at, plan.schema), values);
+                let values = &join.values[values_at..values_at + kept.columns * VALUE_BYTES];
+                values_at += kept.columns * VALUE_BYTES;
+                if let Some((outcome, model)) = kept.wanted
+                    && outcome == n
+                {
+                    emit(model, of, join.example(item, n, at, kept.schema), values);
                 }
             }
         }
         if join.fired.count_ones() as usize == self.outcomes.len() {
             self.close(timer.slot);
         }
-    }
-
-    /// Order-independent digest of all open impressions, without their slots and numbers.
-    pub fn digest(&self) -> u128 {
-        let mut bytes = Vec::new();
-        let open = self.slots.iter().filter(|j| j.number != 0);
-        open.fold(0u128, |sum, join| {
-            bytes.clear();
-            join.write_content(&mut bytes);
-            sum.wrapping_add(xxhash_rust::xxh3::xxh3_128(&bytes))
-        })
-    }
-
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.put_u64(self.opened);
-        out.put_u32(self.counts.len() as u32);
-        for c in &self.counts {
-            out.put_u64(c.events);
-            out.put_u64(c.matched);
-        }
-        let mut open: Vec<&OpenJoin> = self.slots.iter().filter(|j| j.number != 0).collect();
-        open.sort_unstable_by_key(|j| j.number);
-        out.put_u32(open.len() as u32);
-        for join in open {
-            out.put_u64(join.number);
-            join.write_content(out);
-        }
-    }
-
-    /// Reads what `write` wrote, under the same plans. `slot_of` finds a user's slot.
-    pub fn read(
-        outcomes: Vec<OutcomePlan>,
-        examples: Vec<ExamplePlan>,
-        r: &mut Reader<'_>,
-        slot_of: impl Fn(Pseudonym) -> Option<u32>,
-    ) -> Result<Self, Corrupt> {
-        let mut joins = Self::new(outcomes, examples);
-        joins.opened = r.u64("joins opened")?;
-        if r.count(16, "outcome counts")? != joins.counts.len() {
-            return Err(r.corrupt("outcome counts"));
-        }
-        for c in &mut joins.counts {
-            *c = OutcomeCounts { events: r.u64("outcome events")?, matched: r.u64("outcomes matched")? };
-        }
-        for _ in 0..r.count(80, "open joins")? {
-            let slot = joins.take_slot();
-            let join = &mut joins.slots[slot as usize];
-            join.number = r.u64("join number")?;
-            join.read_content(r)?;
-            join.user_slot = slot_of(join.user).ok_or(r.corrupt("user of a join"))?;
-            joins.link(slot);
-            joins.start_timers(slot);
-        }
-        Ok(joins)
     }
 }
 
@@ -467,53 +424,6 @@ impl OpenJoin {
             schema,
             ..ExampleHead::default()
         }
-    }
-
-    fn write_content(&self, out: &mut Vec<u8>) {
-        out.put_u128(self.user.0);
-        out.put_i64(self.time.0);
-        put_origin(out, &self.origin);
-        put_seq(out, self.seq);
-        out.put_u64(self.decision);
-        out.put_u32(self.fired);
-        out.put_str(self.placement());
-        out.put_str(self.platform());
-        out.put_u32(self.items.len() as u32);
-        for item in &self.items {
-            out.put_str(self.item_id(item));
-            out.put_u32(item.position as u32);
-            out.put_f64(item.propensity);
-            out.put_u32(item.labels);
-        }
-        out.put_u32((self.values.len() / VALUE_BYTES) as u32);
-        out.put(&self.values);
-    }
-
-    fn read_content(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
-        self.user = Pseudonym(r.u128("join user")?);
-        self.time = Time(r.i64("join time")?);
-        self.origin = read_origin(r)?;
-        self.seq = read_seq(r)?;
-        self.decision = r.u64("join decision")?;
-        self.fired = r.u32("join fired")?;
-        for len in [&mut self.placement_len, &mut self.platform_len] {
-            let text = r.str("join text")?;
-            *len = text.len() as u32;
-            self.text.push_str(text);
-        }
-        for _ in 0..r.count(20, "join items")? {
-            let id = r.str("join item")?;
-            let start = self.text.len() as u32;
-            self.text.push_str(id);
-            let range = start..self.text.len() as u32;
-            let (position, propensity) = (r.u32("join position")? as i32, r.f64("join propensity")?);
-            let labels = r.u32("join labels")?;
-            self.items.push(OpenItem { id: range, category: category_of_text(id), position, propensity, labels });
-        }
-        for _ in 0..r.count(VALUE_BYTES, "join values")? {
-            FeatureValue::read(r)?.write(&mut self.values);
-        }
-        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ pub mod join;
 pub mod learn;
 pub mod model;
 pub mod names;
+pub mod off_policy;
 pub mod order;
 pub mod plan;
 pub mod privacy;

@@ -8,7 +8,10 @@ use crate::{
     event::Time,
     example::Example,
     frame::{Kind, Origin, OriginState},
-    learn::{Model, SchemaMismatch},
+    learn::{
+        Model, SchemaMismatch,
+        serving::{ServingDelta, Standing},
+    },
     order::{Merge, OrderError},
     plan::Plan,
 };
@@ -46,6 +49,10 @@ impl ModelTask {
 
     pub fn model(&self) -> &Model {
         &self.model
+    }
+    /// What serving copies do not know of the model yet.
+    pub fn serving_delta(&mut self) -> ServingDelta {
+        self.model.serving_delta(Standing::Trusted)
     }
     pub fn late(&self) -> u64 {
         self.late

@@ -16,7 +16,7 @@ use crate::{
     frame::Origin,
     ingest::IngestPlan,
     join::{ExamplePlan, OutcomePlan},
-    learn::{self, Model},
+    learn::{self, Model, ServingModel},
     names::{IMPRESSION, Names},
     privacy::Pseudonymizer,
 };
@@ -124,9 +124,18 @@ impl Plan {
     }
 
     pub fn example_plans(&self) -> Vec<ExamplePlan> {
-        let plan =
-            |m: &ModelPlan| ExamplePlan { outcome: m.outcome, schema: m.schema.id(), columns: m.schema.columns.len() };
+        let plan = |m: &ModelPlan| ExamplePlan {
+            model: m.name.clone(),
+            outcome: m.outcome,
+            schema: m.schema.id(),
+            columns: m.schema.columns.len(),
+        };
         self.models.iter().map(plan).collect()
+    }
+
+    /// A serving copy of each model, which has seen nothing yet.
+    pub fn serving_models(&self) -> Vec<ServingModel> {
+        self.models.iter().map(|m| m.fresh.serving(m.projection.item_columns())).collect()
     }
 
     /// Are decisions asked for?
@@ -149,6 +158,11 @@ impl Plan {
         self.outcomes.iter().map(|o| o.within_micros).max().unwrap_or(0)
     }
 
+    /// Ids of what the models are served, with the number of columns.
+    pub fn served_columns(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.models.iter().map(|m| (m.served.id(), m.served.columns.len()))
+    }
+
     pub fn late_to_dead_letters(&self, origin: Origin) -> bool {
         self.late.get(usize::from(origin.source)).is_some_and(|late| *late == LatePolicy::DeadLetter)
     }
@@ -165,6 +179,7 @@ impl Plan {
         let plan = IngestPlan {
             max_out_of_orderness_micros: source.event_time.max_out_of_orderness.as_micros(),
             max_skew_micros: max_skew.as_micros(),
+            max_ahead_micros: source.max_ahead().map(Span::as_micros),
             late_to_dead_letters: source.event_time.late == LatePolicy::DeadLetter,
             partitions: self.partitions,
         };

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use millrace_engine::{
     dead_letter::DeadLetter,
     event::Time,
-    example::{Example, ExampleHead, FeatureValue},
+    example::{Example, ExampleHead},
     frame::{
         Frame, Kind, Origin,
         coverage::{Admission, Coverage},
@@ -33,6 +33,7 @@ use crate::{
         checkpoint,
         inspect::{self, TaskCheckpoints},
     },
+    values,
 };
 
 #[derive(Subcommand)]
@@ -334,17 +335,7 @@ fn decided(head: &ExampleHead<'_>) -> String {
 
 fn print_example(plan: &Plan, model: usize, example: &Example<'_>, output: Output) {
     let head = &example.head;
-    let value = |v: FeatureValue| match v {
-        FeatureValue::Missing => Value::Null,
-        FeatureValue::Number(n) => json!(n),
-        FeatureValue::Category(c) => json!(format!("{c:016x}")),
-    };
-    let mut values: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for (column, v) in plan.models[model].schema.columns.iter().zip(example.values()) {
-        values.entry(&column.name).or_default().push(value(v));
-    }
-    let one = |mut list: Vec<Value>| if list.len() == 1 { list.remove(0) } else { Value::Array(list) };
-    let values: BTreeMap<&str, Value> = values.into_iter().map(|(name, list)| (name, one(list))).collect();
+    let values = values::by_column(values::schema_of(&plan.models[model], head.schema), example.values());
     let number = |x: f64| if x.is_nan() { Value::Null } else { json!(x) };
     let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
     let version = head.is_decided().then_some(head.model_version);

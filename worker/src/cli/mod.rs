@@ -1,7 +1,9 @@
 //! The command line.
 
+mod experiment;
 mod explain;
 mod inspect;
+mod ope;
 mod replay;
 mod run;
 mod validate;
@@ -14,7 +16,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{data, host::HostError, log, pipeline::PipelineError, source::partitions::PartitionsError, store};
+use crate::{
+    data, evaluate::EvaluateError, host::HostError, log, pipeline::PipelineError, serve,
+    source::partitions::PartitionsError, store,
+};
 
 /// Real-time personalization: reads interaction events, keeps user profiles, trains models online.
 #[derive(Parser)]
@@ -87,6 +92,17 @@ enum Command {
         after_help = "Not while a run has the folder.\n\nExample:\n  millrace examples --model ctr --limit 3 --output json"
     )]
     Examples(inspect::ExamplesArgs),
+    /// Look at experiments.
+    Experiment {
+        #[command(subcommand)]
+        command: experiment::ExperimentCommand,
+    },
+    /// Estimate what another policy would have earned, from logged decisions with propensities.
+    #[command(
+        after_help = "Exit code 3: the effective sample size is too small to believe any value.\n\nExamples:\n  \
+        millrace ope --file log.csv.gz --target uniform\n  millrace ope --file log.csv.gz --target policy.csv --output json"
+    )]
+    Ope(ope::OpeArgs),
 }
 
 /// Where a pipeline's log and checkpoints are.
@@ -136,8 +152,12 @@ pub enum CliError {
     Lineage(#[from] store::checkpoint::LineageError),
     #[error(transparent)]
     Host(#[from] HostError),
-    #[error("cannot listen on {address}: {cause}; choose another --metrics-address")]
-    Listen { address: String, cause: std::io::Error },
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    #[error(transparent)]
+    Serve(#[from] serve::SetupError),
+    #[error(transparent)]
+    Posted(#[from] crate::source::http::StartError),
     #[error("{0}")]
     Other(String),
     /// What was found is printed already; only the exit code is left to say.
@@ -152,6 +172,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Pipeline(_) | CliError::Partitions(_) => 2,
+            CliError::Evaluate(e) if e.is_usage() => 2,
             CliError::Printed { exit_code } => *exit_code,
             _ => 1,
         }
@@ -191,6 +212,8 @@ impl Cli {
             Command::Checkpoints { command } => inspect::checkpoints(&command, output),
             Command::DeadLetters(args) => inspect::dead_letters(&args, output),
             Command::Examples(args) => inspect::examples(&args, output),
+            Command::Experiment { command } => experiment::experiment(&command, output),
+            Command::Ope(args) => ope::ope(&args, output),
         }
     }
 }

@@ -1,10 +1,17 @@
 //! `millrace run`.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
+use millrace_crds::spec;
+use serde_json::{Value, json};
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     time::interval,
 };
@@ -12,10 +19,18 @@ use tokio::{
 use super::{CliError, Output, parse_source, print, sources};
 use crate::{
     data::Data,
-    host::{Finished, Host, HostConfig, POLL, status::Totals},
+    host::{
+        Host, HostConfig, POLL,
+        figures::Figures,
+        serving::{Serving, Shown},
+        status::{TaskStatus, Totals},
+    },
     metrics,
+    overview::{Moment, Overview, experiments},
     pipeline::Pipeline,
     progress::Progress,
+    serve::{Prepared, PreparedPages, Server, Timeouts},
+    source::http::Posted,
     summary::Summary,
 };
 
@@ -35,6 +50,9 @@ pub struct RunArgs {
     /// Folder of the log and the checkpoints.
     #[arg(long, default_value = "millrace-data", env = "MILLRACE_DATA", value_name = "DIR")]
     data: PathBuf,
+    /// Answer the API and serve the page there. Default, for a pipeline with placements or http sources: 127.0.0.1:8080.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
     /// Serve /metrics, /healthz and /readyz there: an IP address and a port, such as 127.0.0.1:9090.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_address: Option<SocketAddr>,
@@ -57,7 +75,19 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("must be above 0".into()) }
 }
 
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
 impl RunArgs {
+    /// The port of the API, for a pipeline that has one.
+    fn api(&self, pipeline: &Pipeline) -> Result<Option<Prepared>, CliError> {
+        let spec = pipeline.spec();
+        let serves = !spec.placements.is_empty() || spec.sources.iter().any(|source| source.http.is_some());
+        // A run to the end of files has nobody to wait for.
+        let Some(address) = self.listen.or((serves && !self.until_end).then_some(LISTEN)) else { return Ok(None) };
+        let beside = self.pipeline.parent().unwrap_or(Path::new("."));
+        Ok(Some(Prepared::new(&spec.serving, beside, address, Timeouts::default())?))
+    }
+
     fn host_config(&self) -> HostConfig {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         HostConfig {
@@ -74,12 +104,37 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let pipeline = Pipeline::load(&args.pipeline, &sources(&args.source))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| CliError::Other(format!("cannot start: {e}")))?;
-    // The port first: nothing is to be claimed by a run that cannot start.
-    let listener = args.metrics_address.map(|address| listen(&runtime, address)).transpose()?;
+    // The ports first: nothing is to be claimed by a run that cannot start.
+    let pages = args.metrics_address.map(PreparedPages::new).transpose()?;
+    let api = args.api(&pipeline)?;
     let data = Data::open(&args.data, &args.pipeline, &pipeline)?;
     let partitions = data.partitions(&pipeline)?;
     let host = Host::start(&pipeline, &partitions, data.log(), data.store(), data.claimant(), &args.host_config())?;
-    let finished = runtime.block_on(supervise(host, listener, args.quiet))?;
+    let shared = metrics::Shared::new();
+    shared.update(host.statuses(), true);
+    let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;
+    let serving = Arc::new(Serving::new(&pipeline, host.asked(), posted));
+    let mut view = View::new(&pipeline, serving.clone(), shared.clone());
+    let mut listeners = Vec::new();
+    listeners.extend(pages.map(|pages| pages.listener(shared.clone())));
+    if let Some(api) = api {
+        data.tell_address(api.address())?;
+        tracing::info!("the API and the page: {}://{}/", if api.is_tls() { "https" } else { "http" }, api.address());
+        listeners.push(api.listener(serving, shared));
+    } else {
+        drop(serving);
+    }
+    let server = (!listeners.is_empty()).then(|| Server::start(listeners)).transpose()?;
+    runtime.block_on(supervise(&host, &mut view, server.is_some(), args.quiet))?;
+    // First what was asked is answered, then what was posted kept, then everything saved.
+    if let Some(server) = server {
+        server.stop();
+    }
+    drop(view);
+    if appender.join().is_err() {
+        return Err(CliError::Other("the thread that keeps what is posted has failed".into()));
+    }
+    let finished = host.stop()?;
     let summary = Summary::of(&pipeline, finished);
     match output {
         Output::Text => print(summary.to_string()),
@@ -88,27 +143,58 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     Ok(())
 }
 
-fn listen(runtime: &tokio::runtime::Runtime, address: SocketAddr) -> Result<TcpListener, CliError> {
-    let listener = runtime.block_on(TcpListener::bind(address));
-    listener.map_err(|cause| CliError::Listen { address: address.to_string(), cause })
+/// What people and programs see of a run while it goes on.
+struct View {
+    pipeline: String,
+    overview: Overview,
+    experiments: Vec<spec::Experiment>,
+    serving: Arc<Serving>,
+    shared: Arc<metrics::Shared>,
+    progress: Progress,
 }
 
 const METRICS_EVERY: Duration = Duration::from_millis(500);
+const OVERVIEW_EVERY: Duration = Duration::from_secs(1);
+
+impl View {
+    fn new(pipeline: &Pipeline, serving: Arc<Serving>, shared: Arc<metrics::Shared>) -> Self {
+        let mut view = Self {
+            pipeline: pipeline.validated.name().to_owned(),
+            overview: Overview::new(pipeline.validated.name(), pipeline.validated.note()),
+            experiments: pipeline.spec().experiments.clone(),
+            serving,
+            shared,
+            progress: Progress::start(0),
+        };
+        view.sample(&[]);
+        view
+    }
+
+    /// Once a second: what the page shows.
+    fn sample(&mut self, tasks: &[TaskStatus]) {
+        let sums = Totals::of(tasks).experiments;
+        let report = |experiment: &spec::Experiment| {
+            let report = experiments::judge(experiment, sums.get(&experiment.name)?);
+            Some((experiment.name.clone(), experiments::to_json(&experiment.name, &report)))
+        };
+        let experiments: BTreeMap<String, Value> = self.experiments.iter().filter_map(report).collect();
+        let decisions = Figures::of_all(&self.serving.asked().figures);
+        let judged = json!({"formatVersion": 1, "pipeline": self.pipeline,
+            "experiments": experiments.values().collect::<Vec<_>>()});
+        let moment = Moment { tasks, decisions, experiments, serving: BTreeMap::new() };
+        let status = self.overview.sample(&moment);
+        self.serving.show(Shown { status, experiments: judged });
+    }
+}
 
 /// Waits for the end, a signal or a failure, and shows how it goes meanwhile.
-async fn supervise(host: Host, listener: Option<TcpListener>, quiet: bool) -> Result<Finished, CliError> {
-    let shared = metrics::Shared::new();
-    shared.update(host.statuses(), true);
-    if let Some(listener) = listener {
-        let router = metrics::router(Arc::clone(&shared));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-    }
+async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::Other(format!("cannot listen for signals: {e}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut progress = Progress::start(Totals::of(&host.statuses()).read);
+    view.progress = Progress::start(Totals::of(&host.statuses()).read);
     let mut ticks = interval(POLL);
-    let mut updated = std::time::Instant::now();
+    let (mut updated, mut sampled) = (Instant::now(), None);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -119,17 +205,20 @@ async fn supervise(host: Host, listener: Option<TcpListener>, quiet: bool) -> Re
             break;
         }
         if updated.elapsed() >= METRICS_EVERY {
-            updated = std::time::Instant::now();
-            shared.update(host.statuses(), true);
+            updated = Instant::now();
+            view.shared.update(host.statuses(), true);
         }
-        if !quiet && progress.is_due() {
-            progress.draw(&Totals::of(&host.statuses()));
+        if has_page && sampled.is_none_or(|sampled: Instant| sampled.elapsed() >= OVERVIEW_EVERY) {
+            sampled = Some(Instant::now());
+            view.sample(&host.statuses());
+        }
+        if !quiet && view.progress.is_due() {
+            view.progress.draw(&Totals::of(&host.statuses()));
         }
     }
-    shared.update(host.statuses(), false);
+    view.shared.update(host.statuses(), false);
     if !quiet {
-        progress.draw(&Totals::of(&host.statuses()));
+        view.progress.draw(&Totals::of(&host.statuses()));
     }
-    // Blocks until everything is saved; the pages are not served meanwhile.
-    Ok(host.stop()?)
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millrace_engine::control::Decision;
+use millrace_engine::{control::Decision, decide::Reason};
 
 use crate::overview::DecisionFigures;
 
@@ -59,7 +59,7 @@ impl Histogram {
 pub struct Recent {
     /// As the caller got it.
     pub id: String,
-    pub reason: &'static str,
+    pub reason: Reason,
     pub decision: Decision,
     pub took: Duration,
 }

@@ -1,6 +1,7 @@
 //! Starting a host: claim every task, restore it, give it a thread.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millrace_crds::spec::Format;
 use millrace_engine::{
+    control,
     event::Seq,
     frame::{Kind, Origin, outbox::Outbox, stored_checksum},
     model::ModelTask,
@@ -21,18 +22,22 @@ use millrace_engine::{
 use super::{
     Host, HostError,
     checkpoints::{Checkpoints, Claim, Keeper},
-    files::{FileIngest, FilePlan, FilePosition, Shared},
+    desk::{ControlLog, Desk, Request},
+    figures::Figures,
+    ingest::{IngestTask, Place, ReadPlan, Saved, Shared},
     logs,
+    mailbox::Mailbox,
+    serving::Asked,
     skew::{Pacer, Watermarks},
     status::TaskStatus,
     task::{Follow, Task},
-    thread::{Cadence, Control, EngineThread, Seat, Slice},
+    thread::{Cadence, Control, EngineThread, Published, Seat, Slice},
     writer,
 };
 use crate::{
     log::{Log, LogPartition},
     pipeline::Pipeline,
-    source::partitions::Partition,
+    source::partitions::{Location, Partition},
     store::{
         Store,
         checkpoint::{Claimant, Restored},
@@ -46,7 +51,7 @@ pub struct HostConfig {
     pub threads: usize,
     pub frame_bytes: usize,
     pub max_rate: Option<f64>,
-    /// Files end, instead of being followed.
+    /// Sources end where they end now, instead of being followed.
     pub until_end: bool,
     /// Seeds a random order of reading files, for tests.
     pub read_order: Option<u64>,
@@ -64,6 +69,8 @@ struct Claimed {
     from: Seq,
     outputs: Vec<usize>,
     saved_position: Option<u64>,
+    /// Of a model task.
+    model: Option<usize>,
 }
 
 struct Starter<'a> {
@@ -74,7 +81,7 @@ struct Starter<'a> {
 }
 
 impl Host {
-    /// Claims all tasks of the pipeline and starts them. `partitions`: the files of each source.
+    /// Claims all tasks of the pipeline and starts them. `partitions`: those of each source.
     pub fn start(
         pipeline: &Pipeline,
         partitions: &[Vec<Partition>],
@@ -138,9 +145,9 @@ impl Starter<'_> {
         let pacer = Pacer::new(config.max_rate);
         let shared = Arc::new(Shared { watermarks: Watermarks::new(origins), pacer });
         let mut claimed = Vec::new();
-        for (source, files) in self.partitions.iter().enumerate() {
-            for file in files {
-                claimed.push(self.source(source, file, claimed.len(), &shared, config)?);
+        for (source, partitions) in self.partitions.iter().enumerate() {
+            for partition in partitions {
+                claimed.push(self.source(source, partition, claimed.len(), &shared, config)?);
             }
         }
         Ok(claimed)
@@ -149,32 +156,38 @@ impl Starter<'_> {
     fn source(
         &self,
         source: usize,
-        file: &Partition,
+        partition: &Partition,
         number: usize,
         shared: &Arc<Shared>,
         config: &HostConfig,
     ) -> Result<Claimed, HostError> {
         let spec = &self.pipeline.spec().sources[source];
-        let id = ingest_task(&spec.name, file.number);
+        let id = ingest_task(&spec.name, partition.number);
         let name = id.to_string();
-        let claim = self.checkpoints.claim(&id, None)?;
-        let at = claim.restored.as_ref().map(|r| FilePosition::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
+        let (place, reads) = match &partition.location {
+            Location::File(path) => (Place::File(path.clone()), None),
+            Location::Topic { .. } => {
+                let topic = logs::http(&spec.name, partition.number);
+                (Place::Topic(self.log.clone(), topic.clone()), Some(topic))
+            }
+        };
+        let claim = self.checkpoints.claim(&id, reads)?;
+        let at = claim.restored.as_ref().map(|r| Saved::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
         let at = at.map_err(|cause| HostError::Restore { task: name.clone(), cause })?;
         let max_skew = self.pipeline.validated.max_skew();
         let (plan, decoder) = self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
-        let origin = Origin::of_source(source, file.number);
-        let file_plan = FilePlan {
+        let origin = Origin::of_source(source, partition.number);
+        let read_plan = ReadPlan {
             number,
             source_name: spec.name.clone(),
-            path: file.path.clone(),
+            place,
             origin,
-            has_header: spec.format == Format::Csv,
             finite: config.until_end,
             read_order: config.read_order,
             idle_after: Duration::from_micros(spec.idle_after.map_or(30_000_000, |s| s.as_micros()) as u64),
         };
         let position = at.map_or(0, |at| at.position.offset);
-        let ingest = FileIngest::open(file_plan, plan, decoder, at, shared.clone())?;
+        let ingest = IngestTask::open(read_plan, plan, decoder, at, shared.clone())?;
         let dead_letters = self.pipeline.plan.partitions as usize;
         Ok(Claimed {
             task: Task::Ingest(Box::new(ingest), name.clone()),
@@ -183,6 +196,7 @@ impl Starter<'_> {
             from: Seq::end_of(position),
             outputs: (0..=dead_letters).collect(),
             saved_position: at.map(|_| position + 1),
+            model: None,
             claim,
         })
     }
@@ -210,6 +224,7 @@ impl Starter<'_> {
             from: Seq::end_of(next - 1),
             outputs: examples.chain([dead_letters]).collect(),
             saved_position: restored.map(|_| next),
+            model: None,
             claim,
         })
     }
@@ -235,6 +250,7 @@ impl Starter<'_> {
             from: Seq::START,
             outputs: Vec::new(),
             saved_position: restored.map(|_| next),
+            model: Some(model),
             claim,
         })
     }
@@ -314,14 +330,17 @@ struct Dealt {
     seats: Vec<Vec<Seat>>,
     statuses: Vec<Arc<Mutex<TaskStatus>>>,
     done: [Vec<Arc<AtomicBool>>; 3],
+    /// The thread of each events partition.
+    owners: Vec<usize>,
 }
 
-fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, every: Duration) -> Dealt {
+fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, every: Duration, serves: bool) -> Dealt {
     let mut dealt = Dealt {
         outboxes: (0..threads).map(|_| Outbox::new(super::GENERATION, kinds)).collect(),
         seats: (0..threads).map(|_| Vec::new()).collect(),
         statuses: Vec::new(),
         done: Default::default(),
+        owners: Vec::new(),
     };
     for (number, c) in claimed.into_iter().enumerate() {
         let thread = number % threads;
@@ -330,6 +349,17 @@ fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, ev
         dealt.statuses.push(status.clone());
         let done = Arc::new(AtomicBool::new(false));
         dealt.done[c.task.stage()].push(done.clone());
+        let control = match &c.task {
+            Task::Profile(_, follow, _) => {
+                let (partition, epoch) = (follow.partition.partition, c.claim.epoch);
+                dealt.owners.push(thread);
+                let (origin, from) = (Origin::control(partition), control::seq(epoch, 0));
+                let handle = dealt.outboxes[thread].register(origin, epoch, from, &[partition as usize]);
+                Some(ControlLog::new(handle, epoch))
+            }
+            _ => None,
+        };
+        let published = c.model.filter(|_| serves).map(|model| Published { model, scored: None });
         dealt.seats[thread].push(Seat {
             number,
             id: c.id,
@@ -341,6 +371,8 @@ fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, ev
             next_checkpoint: Instant::now() + every,
             saved_position: c.saved_position,
             slice: Slice::default(),
+            control,
+            published,
         });
     }
     dealt
@@ -371,14 +403,18 @@ fn run(
             control.stop.store(true, Ordering::Release);
         }
     };
-    let (writer, writer_thread) = writer::start(log.clone(), wake, failed).map_err(|_| cannot_start("log-writer"))?;
+    let (writer, writer_thread) =
+        writer::start(log.clone(), wake.clone(), failed).map_err(|_| cannot_start("log-writer"))?;
     let cadence = Cadence {
         frame_bytes: config.frame_bytes,
         flush_after: FLUSH_AFTER,
         checkpoint_every: Duration::from_micros(pipeline.spec().checkpoints.interval.as_micros() as u64),
     };
     let threads = config.threads.clamp(1, claimed.len().max(1));
-    let mut dealt = deal(claimed, threads, &kinds, log.as_ref(), cadence.checkpoint_every);
+    let serves = pipeline.plan.serves();
+    let mut dealt = deal(claimed, threads, &kinds, log.as_ref(), cadence.checkpoint_every, serves);
+    let mailboxes: Vec<Arc<Mailbox<Request>>> = (0..threads).map(|_| Arc::default()).collect();
+    let figures: Vec<Arc<Figures>> = (0..threads).map(|_| Arc::default()).collect();
     announce(&mut dealt.outboxes, &outputs, log.as_ref())?;
     let mut engines = Vec::new();
     for (number, (outbox, seats)) in dealt.outboxes.into_iter().zip(dealt.seats).enumerate() {
@@ -391,11 +427,19 @@ fn run(
             checkpoints: checkpoints.clone(),
             acknowledged: Arc::new(AtomicU64::new(0)),
             sent: 0,
+            backlog: VecDeque::new(),
             cadence,
             control: control.clone(),
+            desk: Desk::new(
+                mailboxes[number].clone(),
+                mailboxes.clone(),
+                figures[number].clone(),
+                pipeline.plan.clone(),
+            ),
         };
         let spawned = thread::Builder::new().name(format!("engine-{number}")).spawn(move || engine.run());
         let spawned = spawned.map_err(|_| cannot_start("engine"))?;
+        mailboxes[number].belongs_to(spawned.thread().clone());
         if let Ok(mut list) = thread_list.lock() {
             list.push(spawned.thread().clone());
         }
@@ -408,5 +452,7 @@ fn run(
         checkpoints: keeper,
         statuses: dealt.statuses,
         done: dealt.done,
+        asked: Asked { mailboxes, owners: dealt.owners, figures },
+        wake,
     })
 }

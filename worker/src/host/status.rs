@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::checkpoints::Written;
-use millrace_engine::{event::Time, frame::OriginState, ingest, join::OutcomeCounts, learn::ModelSummary, profile};
+use millrace_engine::{
+    event::Time, experiment::VariantSums, frame::OriginState, ingest, join::OutcomeCounts, learn::ModelSummary, profile,
+};
 
 /// A task at one moment.
 #[derive(Clone, Debug)]
@@ -24,9 +26,24 @@ pub struct TaskStatus {
 
 #[derive(Clone, Debug)]
 pub enum Detail {
-    Ingest { source: String, counts: ingest::Counts, unreadable_now: bool },
-    Profile { counts: profile::Counts, outcomes: Vec<OutcomeCounts>, users: usize, open_joins: usize },
-    Model { name: String, summary: Box<ModelSummary>, late: u64 },
+    Ingest {
+        source: String,
+        counts: ingest::Counts,
+        unreadable_now: bool,
+    },
+    Profile {
+        counts: profile::Counts,
+        outcomes: Vec<OutcomeCounts>,
+        users: usize,
+        open_joins: usize,
+        /// Sums of each variant, by experiment.
+        experiments: Vec<(String, Vec<VariantSums>)>,
+    },
+    Model {
+        name: String,
+        summary: Box<ModelSummary>,
+        late: u64,
+    },
 }
 
 /// Sums over all tasks: what became of the events.
@@ -47,6 +64,8 @@ pub struct Totals {
     pub open_joins: usize,
     pub outcomes: Vec<OutcomeCounts>,
     pub models: BTreeMap<String, ModelSummary>,
+    /// Sums of each variant over all partitions, by experiment.
+    pub experiments: BTreeMap<String, Vec<VariantSums>>,
     /// Lowest watermark of the profile tasks.
     pub watermark: Option<Time>,
     /// Records in logs that are not applied yet.
@@ -65,7 +84,8 @@ impl Totals {
     fn add(&mut self, task: &TaskStatus) {
         match &task.detail {
             Detail::Ingest { counts, .. } => self.add_ingest(counts),
-            Detail::Profile { counts, outcomes, users, open_joins } => {
+            Detail::Profile { counts, outcomes, users, open_joins, experiments } => {
+                experiments.iter().for_each(|(name, sums)| self.add_experiment(name, sums));
                 self.accepted += counts.accepted;
                 self.duplicate += counts.duplicate;
                 self.unconsented += counts.unconsented;
@@ -86,6 +106,15 @@ impl Totals {
         }
         if !matches!(task.detail, Detail::Ingest { .. }) {
             self.lag += task.end.unwrap_or(0).saturating_sub(task.position + 1);
+        }
+    }
+
+    fn add_experiment(&mut self, name: &str, sums: &[VariantSums]) {
+        let all = self.experiments.entry(name.to_owned()).or_insert_with(|| vec![VariantSums::default(); sums.len()]);
+        for (all, sums) in all.iter_mut().zip(sums) {
+            if let Err(error) = all.add(sums) {
+                tracing::error!(experiment = name, %error, "the sums of all partitions are too large");
+            }
         }
     }
 

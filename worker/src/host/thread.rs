@@ -1,10 +1,11 @@
 //! An engine thread: it owns tasks, steps them in turn, cuts their effects into frames and asks for checkpoints.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-        mpsc::SyncSender,
+        mpsc::{SyncSender, TrySendError},
     },
     thread,
     time::{Duration, Instant},
@@ -12,11 +13,14 @@ use std::{
 
 use millrace_engine::{
     checkpoint::Extent,
+    control::Erase,
     frame::outbox::{Handle, Outbox},
+    profile::Profile,
 };
 
 use super::{
     checkpoints::{Checkpoints, Job, Progress},
+    desk::{ControlLog, Desk, Request},
     error::HostError,
     status::TaskStatus,
     task::{Done, Task},
@@ -59,6 +63,17 @@ pub struct Seat {
     pub next_checkpoint: Instant,
     pub saved_position: Option<u64>,
     pub slice: Slice,
+    /// Of a profile task: where control records for its users go.
+    pub control: Option<ControlLog>,
+    pub published: Option<Published>,
+}
+
+/// What serving copies have been told of a model task.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    pub model: usize,
+    /// Examples that they know of.
+    pub scored: Option<u64>,
 }
 
 /// How many records a task may handle until its thread looks at what is asked of it: as many as last about
@@ -98,40 +113,58 @@ pub struct EngineThread {
     pub checkpoints: Checkpoints,
     pub acknowledged: Arc<AtomicU64>,
     pub sent: u64,
+    /// Cut, but not taken by the writer yet: while there are any, tasks pause and only requests are answered.
+    pub backlog: VecDeque<Batch>,
     pub cadence: Cadence,
     pub control: Arc<Control>,
+    pub desk: Desk,
 }
 
 const STATUS_EVERY: Duration = Duration::from_millis(50);
 /// The longest sleep of a thread that nobody wakes.
 const IDLE_SLEEP: Duration = Duration::from_millis(20);
+/// Telling costs something: a thread that wakes for every request does not do it each time.
+const STATUS_EVERY_IDLE: Duration = Duration::from_millis(5);
 
 impl EngineThread {
     /// Runs until told to stop. Gives the tasks back, each saved if the log could still be written.
     pub fn run(mut self) -> Result<Vec<Seat>, HostError> {
+        let result = self.work();
+        // Whoever still waits for an answer is told that there will be none.
+        self.desk.mailbox.close();
+        result.map(|()| self.seats)
+    }
+
+    fn work(&mut self) -> Result<(), HostError> {
         let mut flushed = Instant::now();
         let mut told = Instant::now();
         while !self.control.stop.load(Ordering::Acquire) {
-            let mut progressed = false;
+            let mut progressed = self.answer();
             for at in 0..self.seats.len() {
+                if !self.backlog.is_empty() {
+                    break;
+                }
                 progressed |= self.step(at)?;
                 self.cut_full();
+                progressed |= self.answer();
             }
-            if !progressed || flushed.elapsed() >= self.cadence.flush_after {
+            if flushed.elapsed() >= self.cadence.flush_after {
                 self.flush();
                 flushed = Instant::now();
                 self.checkpoint_where_due()?;
             }
-            if !progressed || told.elapsed() >= STATUS_EVERY {
+            if told.elapsed() >= if progressed { STATUS_EVERY } else { STATUS_EVERY_IDLE } {
                 self.tell();
                 told = Instant::now();
             }
+            self.send();
             if !progressed {
-                thread::park_timeout(IDLE_SLEEP.min(self.cadence.flush_after * 4));
+                let until_flush = self.cadence.flush_after.saturating_sub(flushed.elapsed());
+                let is_waited_for = self.outbox.has_news() || !self.backlog.is_empty();
+                thread::park_timeout(if is_waited_for { until_flush } else { IDLE_SLEEP });
             }
         }
-        self.finish()?;
-        Ok(self.seats)
+        self.finish()
     }
 
     fn step(&mut self, at: usize) -> Result<bool, HostError> {
@@ -168,12 +201,35 @@ impl EngineThread {
             return;
         }
         self.sent += 1;
-        let batch = Batch { appends, ticket: self.sent, acknowledged: self.acknowledged.clone() };
-        if self.writer.send(batch).is_err() {
-            // The writer failed and says why; no more of our effects can be kept.
-            self.control.abandoned.store(true, Ordering::Release);
-            self.control.stop.store(true, Ordering::Release);
+        self.backlog.push_back(Batch { appends, ticket: self.sent, acknowledged: self.acknowledged.clone() });
+        self.send();
+    }
+
+    /// Hands on what the writer has room for.
+    fn send(&mut self) {
+        while let Some(batch) = self.backlog.pop_front() {
+            match self.writer.try_send(batch) {
+                Ok(()) => {}
+                Err(TrySendError::Full(batch)) => return self.backlog.push_front(batch),
+                Err(TrySendError::Disconnected(_)) => return self.abandon(),
+            }
         }
+    }
+
+    /// Waits until the writer has taken everything.
+    fn send_all(&mut self) {
+        while let Some(batch) = self.backlog.pop_front() {
+            if self.writer.send(batch).is_err() {
+                return self.abandon();
+            }
+        }
+    }
+
+    /// The writer failed and says why; no more of our effects can be kept.
+    fn abandon(&mut self) {
+        self.backlog.clear();
+        self.control.abandoned.store(true, Ordering::Release);
+        self.control.stop.store(true, Ordering::Release);
     }
 
     fn all_acknowledged(&self) -> bool {
@@ -220,6 +276,9 @@ impl EngineThread {
             if quiet && !seat.done.load(Ordering::Acquire) && seat.task.done(self.log.as_ref(), stage) == Done::Yes {
                 seat.done.store(true, Ordering::Release);
             }
+            if let (Task::Model(task, ..), Some(published)) = (&mut seat.task, &mut seat.published) {
+                self.desk.publish(task, published);
+            }
             if let Ok(mut status) = seat.status.lock() {
                 let written = seat.progress.written.lock().map(|written| *written).unwrap_or_default();
                 *status = TaskStatus { checkpoints: written, ..seat.task.status(self.log.as_ref()) };
@@ -233,9 +292,12 @@ impl EngineThread {
             while !self.seats[at].task.is_clean() {
                 self.step(at)?;
                 self.cut_full();
+                self.send_all();
             }
         }
+        self.answer();
         self.flush();
+        self.send_all();
         for at in 0..self.seats.len() {
             while self.seats[at].progress.pending.load(Ordering::Acquire) {
                 if self.control.abandoned.load(Ordering::Acquire) {
@@ -248,4 +310,47 @@ impl EngineThread {
         self.tell();
         Ok(())
     }
+
+    /// Answers all that waits. False: nothing did.
+    fn answer(&mut self) -> bool {
+        self.desk.acknowledge(self.acknowledged.load(Ordering::Acquire));
+        let requests = self.desk.mailbox.take();
+        let any = !requests.is_empty();
+        for request in requests {
+            self.answer_one(request);
+        }
+        any
+    }
+
+    fn answer_one(&mut self, request: Request) {
+        let Self { seats, desk, outbox, sent, .. } = self;
+        match request {
+            Request::Learned { model, delta } => desk.learn(model, &delta),
+            Request::Withdrawn { user, stated } => desk.withdraw(user, stated),
+            Request::Profile { user, reply } => {
+                let found =
+                    owner_of(seats, desk.partition_of(user)).and_then(|(profile, _)| desk.profile(profile, user));
+                // Whoever asked may be gone, here and below.
+                let _ = reply.send(found);
+            }
+            Request::Erase { user, time, reply } => {
+                let Some((_, log)) = owner_of(seats, desk.partition_of(user)) else { return };
+                desk.erase(log, outbox, Erase { user, time }, *sent + 1, reply);
+            }
+            Request::Decide(ask) => {
+                let Some((profile, log)) = owner_of(seats, ask.question.partition) else { return };
+                desk.decide(*ask, profile, log, outbox);
+            }
+        }
+    }
+}
+
+/// The profile task of an events partition, and where its control records go.
+fn owner_of(seats: &mut [Seat], partition: u32) -> Option<(&mut Profile, &mut ControlLog)> {
+    seats.iter_mut().find_map(|seat| match (&mut seat.task, &mut seat.control) {
+        (Task::Profile(profile, follow, _), Some(log)) if follow.partition.partition == partition => {
+            Some((profile.as_mut(), log))
+        }
+        _ => None,
+    })
 }

@@ -50,6 +50,14 @@ pub fn brand_name(brand: u8) -> String {
     format!("brand-{brand:02}")
 }
 
+/// What a category's page leads to.
+#[derive(Clone, Debug, Default)]
+struct Page {
+    items: Vec<ItemId>,
+    /// Ascending sums of their popularity.
+    popularity: Vec<f64>,
+}
+
 /// All items that ever were, and which of them are sold.
 #[derive(Clone, Debug)]
 pub struct Catalog {
@@ -59,9 +67,14 @@ pub struct Catalog {
     by_rank: Vec<ItemId>,
     /// Ascending sums of the ranks' popularity.
     popularity: Vec<f64>,
+    pages: Vec<Page>,
     category_prices: [f64; CATEGORIES],
     category_sums: Vec<f64>,
     brands_of: Vec<Vec<u8>>,
+}
+
+fn popularity(rank: usize) -> f64 {
+    libm::pow((rank + 1) as f64, -ZIPF_EXPONENT)
 }
 
 const STREAM_SHOP: u64 = 0x5109;
@@ -91,15 +104,25 @@ impl Catalog {
                 })
                 .collect()
         };
-        let popularity = sums(&|rank| libm::pow((rank + 1) as f64, -ZIPF_EXPONENT), items);
+        let popularity = sums(&popularity, items);
         let category_sums = sums(&|c| 1.0 / (1.0 + 0.15 * c as f64), CATEGORIES);
         let (by_rank, all) = (Vec::with_capacity(items), Vec::with_capacity(items * 2));
-        let mut catalog =
-            Self { seed, flat, items: all, by_rank, popularity, category_prices, category_sums, brands_of };
+        let mut catalog = Self {
+            seed,
+            flat,
+            items: all,
+            by_rank,
+            popularity,
+            pages: Vec::new(),
+            category_prices,
+            category_sums,
+            brands_of,
+        };
         for rank in 0..items {
             let id = catalog.bring(rank);
             catalog.by_rank.push(id);
         }
+        catalog.lay_out_pages();
         catalog
     }
 
@@ -159,6 +182,29 @@ impl Catalog {
     pub fn met_by_chance(&self, rng: &mut Rng) -> ItemId {
         self.by_rank[rng.weighted(&self.popularity)]
     }
+    /// On the page of this category, by popularity alone.
+    pub fn met_on_page(&self, category: usize, rng: &mut Rng) -> Option<ItemId> {
+        let page = &self.pages[category];
+        page.items.get(rng.weighted(&page.popularity)).copied()
+    }
+    /// How popular all items of a category are together.
+    pub fn page_popularity(&self, category: usize) -> f64 {
+        self.pages[category].popularity.last().copied().unwrap_or(0.0)
+    }
+    /// Brands at home in each category.
+    pub fn brands_of(&self) -> &[Vec<u8>] {
+        &self.brands_of
+    }
+
+    fn lay_out_pages(&mut self) {
+        self.pages = vec![Page::default(); CATEGORIES];
+        for (rank, id) in self.by_rank.iter().enumerate() {
+            let page = &mut self.pages[usize::from(self.items[*id as usize].category)];
+            let before = page.popularity.last().copied().unwrap_or(0.0);
+            page.items.push(*id);
+            page.popularity.push(before + popularity(rank));
+        }
+    }
 
     /// One item leaves, another takes its rank: (old, new).
     pub fn replace(&mut self, rng: &mut Rng) -> (ItemId, ItemId) {
@@ -166,6 +212,7 @@ impl Catalog {
         let (old, new) = (self.by_rank[rank], self.bring(rank));
         self.items[old as usize].listed = false;
         self.by_rank[rank] = new;
+        self.lay_out_pages();
         (old, new)
     }
     pub fn any_listed(&self, rng: &mut Rng) -> ItemId {

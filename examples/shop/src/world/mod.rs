@@ -129,10 +129,12 @@ const STREAM_CHANGES: u64 = 0xC4A6;
 impl World {
     pub fn new(settings: Settings) -> Self {
         let (seed, scenario) = (settings.seed, settings.scenario);
+        let catalog = Catalog::new(seed, settings.items.max(SLOTS), scenario == Scenario::Position);
+        let brands_of = catalog.brands_of().to_vec();
         let mut world = Self {
             truth: Truth::new(scenario),
-            catalog: Catalog::new(seed, settings.items.max(SLOTS), scenario == Scenario::Position),
-            shoppers: Shoppers::new(seed, settings.users.max(1), scenario.has_tastes()),
+            catalog,
+            shoppers: Shoppers::new(seed, settings.users.max(1), scenario.has_tastes(), brands_of),
             now: 0,
             start: settings.start_micros,
             run: settings.start_micros / 1_000,

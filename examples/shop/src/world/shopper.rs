@@ -51,6 +51,8 @@ pub struct Shoppers {
     activity: Vec<f64>,
     of_platform: [[f32; CATEGORIES]; PLATFORMS.len()],
     of_locale: [[f32; BRANDS]; LOCALES.len()],
+    /// Brands at home in each category.
+    brands_of: Vec<Vec<u8>>,
     /// Raised by a drift.
     era: u64,
 }
@@ -60,7 +62,7 @@ const STREAM_SHOPPER: u64 = 0x5409;
 const STREAM_TASTE: u64 = 0x7A57;
 
 impl Shoppers {
-    pub fn new(seed: u64, count: usize, tastes: bool) -> Self {
+    pub fn new(seed: u64, count: usize, tastes: bool, brands_of: Vec<Vec<u8>>) -> Self {
         let mut rng = Rng::of(seed, STREAM_GROUPS, 0);
         let mut shoppers = Self {
             seed,
@@ -69,6 +71,7 @@ impl Shoppers {
             activity: Vec::with_capacity(count),
             of_platform: std::array::from_fn(|_| normals(&mut rng, TASTE_OF_PLATFORM)),
             of_locale: std::array::from_fn(|_| normals(&mut rng, TASTE_OF_LOCALE)),
+            brands_of,
             era: 0,
         };
         (0..count).for_each(|_| {
@@ -107,11 +110,24 @@ impl Shoppers {
 
     fn taste(&self, id: ShopperId, platform: u8, locale: u8) -> Taste {
         let mut rng = Rng::of(self.seed, STREAM_TASTE + self.era, u64::from(id));
-        let (mut category, mut brand) = (normals(&mut rng, TASTE_CATEGORY), normals(&mut rng, TASTE_BRAND));
-        let (style, price) = (normals(&mut rng, TASTE_STYLE), rng.normal() as f32);
+        let mut category = normals(&mut rng, TASTE_SIGMA);
         add(&mut category, &self.of_platform[usize::from(platform)]);
+        let mut brands: Vec<u8> = Vec::new();
+        for _ in 0..=rng.below(FAVOURITE_CATEGORIES) {
+            let favourite = rng.below(CATEGORIES);
+            category[favourite] += between(&mut rng, FAVOURITE_CATEGORY);
+            brands.extend(&self.brands_of[favourite]);
+        }
+        let mut brand = normals(&mut rng, TASTE_SIGMA);
         add(&mut brand, &self.of_locale[usize::from(locale)]);
-        Taste { category, brand, style, price }
+        for _ in 0..=rng.below(FAVOURITE_BRANDS) {
+            brand[usize::from(brands[rng.below(brands.len())])] += between(&mut rng, FAVOURITE_BRAND);
+        }
+        let mut style = [0.0; STYLES];
+        for _ in 0..=rng.below(FAVOURITE_STYLES) {
+            style[rng.below(STYLES)] += between(&mut rng, FAVOURITE_STYLE);
+        }
+        Taste { category, brand, style, price: rng.normal() as f32 }
     }
 
     pub fn len(&self) -> usize {
@@ -152,6 +168,10 @@ impl Shoppers {
 
 fn normals<const N: usize>(rng: &mut Rng, sigma: f64) -> [f32; N] {
     std::array::from_fn(|_| (sigma * rng.normal()) as f32)
+}
+
+fn between(rng: &mut Rng, (from, to): (f64, f64)) -> f32 {
+    (from + (to - from) * rng.unit()) as f32
 }
 
 fn add<const N: usize>(to: &mut [f32; N], what: &[f32; N]) {

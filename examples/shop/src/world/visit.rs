@@ -6,7 +6,7 @@ use super::{
     World,
     catalog::ItemId,
     settings::*,
-    shopper::Consent,
+    shopper::{Consent, Shopper},
     tally::Tally,
     truth::Sight,
     wire::{Event, Fault, Head, What},
@@ -178,23 +178,38 @@ impl World {
         }
     }
 
-    /// An item met in search and lists: some are met by popularity, one is opened by taste (Luce 1959).
+    /// An item found without a recommendation: on a page, or anywhere, some are met by popularity, and one is opened
+    /// by taste (Luce 1959).
     fn choose(&self, head: Head, rng: &mut Rng, at: Micros) -> Option<ItemId> {
         let shopper = self.shoppers.get(head.shopper);
+        let page = (!rng.chance(ANYWHERE)).then(|| self.choose_page(shopper, rng));
         let (mut met, mut sums) = ([0; CHOSEN_OUT_OF], [0.0; CHOSEN_OUT_OF]);
         let (mut count, mut sum) = (0, 0.0);
         for _ in 0..CHOSEN_OUT_OF {
-            let id = self.catalog.met_by_chance(rng);
+            let id = match page {
+                Some(category) => self.catalog.met_on_page(category, rng)?,
+                None => self.catalog.met_by_chance(rng),
+            };
             let item = self.catalog.item(id);
             if item.is_available() {
                 // Popularity has brought it here: quality does not count twice.
                 let liking = self.truth.liking(shopper, item, at, Sight::Everything) - f64::from(item.quality);
-                sum += libm::exp(liking);
+                sum += libm::exp(CHOOSIER * liking);
                 (met[count], sums[count]) = (id, sum);
                 count += 1;
             }
         }
         (count > 0).then(|| met[rng.weighted(&sums[..count])])
+    }
+
+    fn choose_page(&self, shopper: &Shopper, rng: &mut Rng) -> usize {
+        let mut sum = 0.0;
+        let sums: [f64; CATEGORIES] = std::array::from_fn(|category| {
+            let taste = shopper.taste.as_ref().map_or(0.0, |taste| f64::from(taste.category[category]));
+            sum += self.catalog.page_popularity(category) * libm::exp(CHOOSIER * taste);
+            sum
+        });
+        rng.weighted(&sums)
     }
 
     /// An event on its way, with what may go wrong there.

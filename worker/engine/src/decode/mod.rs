@@ -22,6 +22,7 @@ mod csv;
 mod json;
 mod number;
 mod plan;
+pub mod record;
 mod reject;
 mod slots;
 mod time;
@@ -109,6 +110,19 @@ pub struct Counts {
     pub empty: u32,
     /// Not an outcome: attributes of a wrong shape, which count as missing.
     pub ignored_attributes: u32,
+}
+
+impl Counts {
+    /// In the order in which [`record`] holds them.
+    fn each(&mut self) -> [&mut u32; 5] {
+        [
+            &mut self.unknown_type,
+            &mut self.dropped,
+            &mut self.unconsented,
+            &mut self.empty,
+            &mut self.ignored_attributes,
+        ]
+    }
 }
 
 /// What one record yields. Reused for the next. Holds no identity: its `Debug` may be shown.

@@ -107,7 +107,10 @@ pub(crate) fn compile(
             planned.push((name, feature, One { name, feature, names, wanted: &mut wanted }.plan()?));
         }
     }
-    let (layout, cells) = Layout::place(&wanted, hidden.clone(), fingerprint(&wanted, &hidden, names))?;
+    let definition = |w: &Wanted| xxhash_rust::xxh3::xxh3_64(describe(w, names).as_bytes());
+    let identities: Vec<u64> = wanted.iter().map(definition).collect();
+    let id = fingerprint(&wanted, &hidden, names);
+    let (layout, cells) = Layout::place(&wanted, &identities, hidden, id)?;
     let mut programs = vec![Program::default(); names.events.len()];
     for (wanted, cell) in wanted.iter().zip(&cells) {
         for event in &wanted.events {
@@ -342,7 +345,7 @@ fn fingerprint(wanted: &[Wanted], hidden: &Hidden, names: &Names) -> u64 {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by_key(|i| &wanted[*i]);
     let mut text: String = order.into_iter().map(|i| std::mem::take(&mut lines[i])).collect();
-    hidden.fingerprint(names, &mut text);
+    hidden.fingerprint(&mut text);
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }
 

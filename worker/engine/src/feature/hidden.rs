@@ -1,5 +1,7 @@
 //! Cells of a row that no feature asks for: what experiments sum of the user, and what the user bought last.
 
+use std::ops::Range;
+
 use millrace_crds::spec::{self, PipelineSpec};
 
 use crate::{
@@ -26,8 +28,8 @@ pub(crate) struct Hidden {
     /// What each experiment's sums are of, see [`identity`].
     pub experiments: Vec<u64>,
     pub experiments_at: usize,
-    /// A ring for each event that means bought.
-    pub bought: Vec<EventType>,
+    /// A ring for each event that means bought, with a hash of its name.
+    pub bought: Vec<(EventType, u64)>,
     pub bought_at: usize,
 }
 
@@ -62,8 +64,9 @@ pub(crate) fn identity(experiment: &spec::Experiment) -> u64 {
 
 impl Hidden {
     pub(crate) fn of(spec: &PipelineSpec, names: &Names) -> Self {
-        let mut bought: Vec<EventType> =
-            spec.placements.iter().filter_map(bought_event).filter_map(|event| names.event(event)).collect();
+        let ring = |event: &str| Some((names.event(event)?, category_of_text(event)));
+        let mut bought: Vec<(EventType, u64)> =
+            spec.placements.iter().filter_map(bought_event).filter_map(ring).collect();
         bought.sort_unstable();
         bought.dedup();
         Self { experiments: spec.experiments.iter().map(identity).collect(), bought, ..Self::default() }
@@ -77,27 +80,40 @@ impl Hidden {
     }
 
     /// Appends what the cells are, for telling layouts apart.
-    pub(crate) fn fingerprint(&self, names: &Names, out: &mut String) {
+    pub(crate) fn fingerprint(&self, out: &mut String) {
         for experiment in &self.experiments {
             out.push_str(&format!("experiment {experiment:016x}\n"));
         }
-        for event in &self.bought {
-            let name = names.events.get(usize::from(*event)).map_or("", String::as_str);
-            out.push_str(&format!("bought '{name}'\n"));
+        for (_, name) in &self.bought {
+            out.push_str(&format!("bought {name:016x}\n"));
         }
     }
 
     /// The ring of this event's items.
     pub(crate) fn ring(&self, event: EventType) -> Option<usize> {
-        self.bought.iter().position(|bought| *bought == event)
+        self.bought.iter().position(|(bought, _)| *bought == event)
     }
 
-    fn experiment(&self, n: usize) -> std::ops::Range<usize> {
+    /// What stays: bytes of the old row, and where they begin in the new one.
+    pub(crate) fn moves(old: &Self, new: &Self) -> Vec<(Range<usize>, usize)> {
+        let mut moves = Vec::new();
+        for (n, identity) in old.experiments.iter().enumerate() {
+            let same = new.experiments.iter().position(|e| e == identity);
+            moves.extend(same.map(|same| (old.experiment(n), new.experiment(same).start)));
+        }
+        for (ring, (_, name)) in old.bought.iter().enumerate() {
+            let same = new.bought.iter().position(|(_, n)| n == name);
+            moves.extend(same.map(|same| (old.ring_cells(ring), new.ring_cells(same).start)));
+        }
+        moves
+    }
+
+    fn experiment(&self, n: usize) -> Range<usize> {
         let at = self.experiments_at + n * UserSums::BYTES;
         at..at + UserSums::BYTES
     }
 
-    fn ring_cells(&self, ring: usize) -> std::ops::Range<usize> {
+    fn ring_cells(&self, ring: usize) -> Range<usize> {
         let at = self.bought_at + ring * BOUGHT * BOUGHT_BYTES;
         at..at + BOUGHT * BOUGHT_BYTES
     }

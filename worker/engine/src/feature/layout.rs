@@ -18,6 +18,8 @@ const HANDLE_BYTES: usize = 4;
 const PSEUDONYM_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
 const SESSION_BYTES: usize = 8;
+/// Pseudonym, consent, last event.
+pub(crate) const HEADER_BYTES: usize = PSEUDONYM_BYTES + 2 * TIME_BYTES;
 /// A row wider than this is a mistake in the pipeline, not a profile.
 const ROW_BYTES_MAX: usize = 16 * 1024;
 
@@ -133,6 +135,8 @@ pub(crate) struct Layout {
     /// Start of the session's cells, which go to the end.
     pub session_cells: usize,
     pub hidden: Hidden,
+    /// All cells of features, each with a hash of its definition.
+    pub cells: Vec<(u64, Cell)>,
     pub clocks: Vec<Clock>,
     pub sets: Vec<SetPlace>,
     /// Tells layouts apart, in checkpoints.
@@ -151,7 +155,13 @@ impl Layout {
     }
 
     /// Places the cells, those of the same events side by side. Returns them in the order of `wanted`.
-    pub(crate) fn place(wanted: &[Wanted], hidden: Hidden, id: u64) -> Result<(Self, Vec<Cell>), CompileError> {
+    /// `identities`: of each wanted cell, a hash of its definition.
+    pub(crate) fn place(
+        wanted: &[Wanted],
+        identities: &[u64],
+        hidden: Hidden,
+        id: u64,
+    ) -> Result<(Self, Vec<Cell>), CompileError> {
         let mut layout = Self { id, hidden, ..Self::default() };
         let sets = wanted.iter().filter(|w| w.kind == Kind::Distinct).count();
         layout.local = HANDLES_AT + sets * HANDLE_BYTES;
@@ -172,7 +182,9 @@ impl Layout {
                 placed[i] = Some(layout.place_one(&wanted[i])?);
             }
         }
-        Ok((layout, placed.into_iter().flatten().collect()))
+        let cells: Vec<Cell> = placed.into_iter().flatten().collect();
+        layout.cells = identities.iter().copied().zip(cells.iter().copied()).collect();
+        Ok((layout, cells))
     }
 
     fn place_one(&mut self, wanted: &Wanted) -> Result<Cell, CompileError> {

@@ -52,6 +52,7 @@ mod compile;
 mod distinct;
 pub(crate) mod hidden;
 pub(crate) mod layout;
+pub(crate) mod migrate;
 pub mod mix;
 pub mod oracle;
 mod read;

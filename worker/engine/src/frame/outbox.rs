@@ -68,6 +68,24 @@ impl Outbox {
         Handle { channels }
     }
 
+    /// One more output; the others keep their numbers.
+    pub fn add_output(&mut self, kind: Kind) -> OutputId {
+        self.outputs.push(Output { kind, channels: Vec::new(), bytes: 0 });
+        self.outputs.len() - 1
+    }
+
+    /// An origin goes on with other outputs: those that it has already go on, new ones begin at their start.
+    pub fn rewire(&mut self, handle: &Handle, origin: Origin, epoch: u64, outputs: &[OutputId]) -> Handle {
+        let mut channels = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            match handle.channels.iter().find(|(has, _)| has == output) {
+                Some(channel) => channels.push(*channel),
+                None => channels.extend(self.register(origin, epoch, Seq::START, &[*output]).channels),
+            }
+        }
+        Handle { channels }
+    }
+
     /// A buffer to which one record, led by its length, is appended; `nth` is an index into the handle's outputs.
     /// The record becomes part of a frame once `advance` has covered it.
     pub fn record(&mut self, handle: &Handle, nth: usize, write: impl FnOnce(&mut Vec<u8>)) {

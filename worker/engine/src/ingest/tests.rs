@@ -2,6 +2,7 @@ use millrace_crds::load;
 
 use super::*;
 use crate::{
+    decode::record,
     event::Event,
     frame::{Frame, Kind},
     plan::Plan,
@@ -30,6 +31,18 @@ spec:
     - {name: odd, when: {alias: bad}, fields: {items: item}}
 "#;
 
+/// The same source, posted to.
+fn posted() -> String {
+    let file = r#"    file: {path: x}
+"#;
+    assert_eq!(PIPELINE.matches(file).count(), 1);
+    PIPELINE.replace(file, "    http: {}\n").replace(r#"notAfter: "1970-01-02T00:00:00Z""#, "maxAhead: 500ms")
+}
+
+fn keys() -> Pseudonymizer {
+    Pseudonymizer::new(&Key::new("k", [7; 16]))
+}
+
 struct Rig {
     ingest: Ingest,
     outbox: Outbox,
@@ -37,10 +50,13 @@ struct Rig {
 }
 
 fn rig_at(position: Position) -> Rig {
-    let valid = load(PIPELINE).unwrap();
+    rig_of(PIPELINE, position)
+}
+
+fn rig_of(pipeline: &str, position: Position) -> Rig {
+    let valid = load(pipeline).unwrap();
     let plan = Plan::compile(valid.spec()).unwrap();
-    let keys = Pseudonymizer::new(&Key::new("k", [7; 16]));
-    let (ingest, decoder) = plan.ingest(valid.spec(), 0, valid.max_skew(), &keys).unwrap();
+    let (ingest, decoder) = plan.ingest(valid.spec(), 0, valid.max_skew(), &keys()).unwrap();
     let mut outbox = Outbox::new(1, &[Kind::Events, Kind::DeadLetters]);
     let origin = Origin::of_source(0, 0);
     let out = outbox.register(origin, 1, Seq::end_of(position.offset), &[0, 1]);
@@ -61,6 +77,19 @@ impl Rig {
     }
     fn view(&mut self, ms: i64) {
         self.read(&format!(r#"{{"type":"view","u":"a","t":{ms}}}"#));
+    }
+    /// A record that was decoded when it was received, and kept in between.
+    fn receive(&mut self, record: &str, received_ms: i64) {
+        let valid = load(&posted()).unwrap();
+        let plan = Plan::compile(valid.spec()).unwrap();
+        let (_, mut decoder) = plan.ingest(valid.spec(), 0, valid.max_skew(), &keys()).unwrap();
+        let (mut decoded, mut kept) = (Decoded::default(), Vec::new());
+        decoder.decode(record.as_bytes(), Place { partition: 0, row: 0 }, &mut decoded);
+        record::write(&decoded, Time(received_ms * 1000), &mut kept);
+        let mut decoded = Decoded::default();
+        let received = record::read(&kept, &mut decoded).unwrap();
+        let input = Input::Decoded { received, decoded: &decoded };
+        self.ingest.read(input, 0, Time::MAX, &mut self.outbox, &self.out);
     }
     /// What was sent since: (time in the merge, stated time) in ms, and the watermark.
     fn sent(&mut self) -> (Vec<(i64, i64)>, Time) {
@@ -156,6 +185,51 @@ fn a_withdrawal_from_a_rejected_element_is_not_covered_by_its_dead_letter() {
     assert!(rig.ingest.release(Time(5_000_000), &mut rig.outbox, &rig.out));
     assert_eq!(rig.sent().0, [(5_000, 5_000)]);
     assert_eq!(rig.reasons(), ["emptyId"]);
+}
+
+/// Against the time of receipt, and otherwise just as records of files.
+#[test]
+fn what_was_received_is_judged_as_what_is_read() {
+    let (mut received, mut read) = (rig_of(&posted(), Position::default()), rig());
+    let view = |ms| format!(r#"{{"type":"view","u":"a","t":{ms}}}"#);
+    let records = [
+        view(1_000),
+        r#"{"type":"view","t":3000}"#.into(),
+        view(2_899),
+        r#"{"type":"consent","u":"a","t":10,"ok":false}"#.into(),
+        r#"{"alias":"bad","u":"a","t":3100,"item":""}"#.into(),
+        view(2_950),
+    ];
+    for record in &records {
+        received.receive(record, 3_000);
+        read.read(record);
+    }
+    assert_eq!(received.sent(), read.sent());
+    assert_eq!(
+        (received.reasons(), received.ingest.position().counts),
+        (read.reasons(), read.ingest.position().counts)
+    );
+    assert_eq!(received.ingest.position().offset, records.len() as u64);
+
+    let mut rig = rig_of(&posted(), Position::default());
+    rig.receive(&view(3_500), 3_000);
+    rig.receive(&view(3_501), 3_000);
+    rig.receive(r#"{"type":"view","t":3501}"#, 3_000);
+    rig.receive(&view(3_501), 3_001);
+    assert_eq!(rig.sent(), (vec![(3_500, 3_500), (3_501, 3_501)], Time(3_400_999)), "also of users who stay unknown");
+    assert_eq!((rig.ingest.position().counts.future, rig.reasons()), (1, vec!["future".into()]));
+}
+
+/// The sequence is that of the topic, which receipt could not know.
+#[test]
+fn what_was_received_has_its_place_in_the_topic() {
+    let mut rig = rig_of(&posted(), Position { offset: 41, ..Position::default() });
+    rig.receive(r#"{"type":"view","u":"a","t":1000}"#, 1_000);
+    let bytes = rig.outbox.cut(0).unwrap();
+    let section = Frame::read(&bytes, Kind::Events).unwrap().sections().next().unwrap().unwrap();
+    let record = section.records().next().unwrap().unwrap();
+    assert_eq!(record.seq, Seq { offset: 42, index: 1 });
+    assert_eq!((section.head.from, section.head.to), (Seq::end_of(41), Seq::end_of(42)));
 }
 
 #[test]

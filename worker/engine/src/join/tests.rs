@@ -2,7 +2,10 @@ use millrace_crds::spec::Join;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{ConsentChange, EventWriter, Head, Item};
+use crate::{
+    codec::Reader,
+    event::{ConsentChange, EventWriter, Head, Item},
+};
 
 const IMPRESSION: EventType = 0;
 const CLICK: EventType = 1;
@@ -109,8 +112,9 @@ fn naive(events: &[Small]) -> Vec<Row> {
 
 /// The fast join, driven as the profile task drives it, saved and restored where `restore` says.
 fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
-    let examples: Vec<ExamplePlan> = (0..3).map(|outcome| ExamplePlan { outcome, schema: 7, columns: 1 }).collect();
-    let mut joins = Joins::new(outcomes(), examples.clone());
+    let examples: Vec<ExamplePlan> =
+        (0..3).map(|outcome| ExamplePlan { model: format!("m{outcome}"), outcome, schema: 7, columns: 1 }).collect();
+    let mut joins = Joins::new(outcomes(), &examples);
     let mut rows = Vec::new();
     let fire = |joins: &mut Joins, rows: &mut Vec<Row>| {
         joins.fire(|model, _, head, values| {
@@ -139,7 +143,7 @@ fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
         if restore.get(i) == Some(&true) {
             let mut saved = Vec::new();
             joins.write(&mut saved);
-            let restored = Joins::read(outcomes(), examples.clone(), &mut Reader::new(&saved), |_| Some(0)).unwrap();
+            let restored = Joins::read(outcomes(), &examples, 2, &mut Reader::new(&saved), |_| Some(0)).unwrap();
             assert_eq!(restored.digest(), joins.digest());
             joins = restored;
         }
@@ -175,7 +179,7 @@ proptest! {
 #[test]
 fn a_user_who_is_forgotten_leaves_no_example() {
     let events = [Small { time: 1, record: 1, kind: IMPRESSION, decision: 0, items: vec![1] }];
-    let mut joins = Joins::new(outcomes(), vec![ExamplePlan { outcome: 0, schema: 7, columns: 0 }]);
+    let mut joins = Joins::new(outcomes(), &[ExamplePlan { model: "m".into(), outcome: 0, schema: 7, columns: 0 }]);
     let bytes = encode(&events[0], 0);
     joins.open(3, Origin::default(), &Event::read(&bytes).unwrap(), |_, _, _| {});
     joins.forget(3);

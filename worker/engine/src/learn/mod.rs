@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub mod beta;
+pub mod drift;
 pub mod ftrl;
 mod hashing;
 mod items;
@@ -179,6 +180,11 @@ impl Model {
     pub fn item_statistic(&self, name: &str) -> Option<usize> {
         let mut own = self.served_schema.columns[self.columns..].iter().zip(self.statistics.per_item());
         own.position(|(column, per_item)| per_item && column.name == name)
+    }
+
+    /// Examples that were scored.
+    pub fn scored(&self) -> u64 {
+        self.validation.examples()
     }
 
     /// Predicts, scores and, unless the model is frozen or trains on other variants, learns. Returns the probability that

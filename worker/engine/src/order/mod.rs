@@ -34,6 +34,8 @@ pub enum OrderError {
     Corrupt(#[from] Corrupt),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("generation {generation} of the pipeline cannot be taken over: {cause}")]
+    Configure { generation: u32, cause: String },
 }
 
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use super::PlanError;
 use crate::{
     event::{EventType, Pseudonym},
     experiment::variant_of,
-    feature::hidden::{bought_event, salt},
+    feature::hidden::{bought_event, identity, salt},
     join::OutcomePlan,
     names::Names,
 };
@@ -34,6 +34,8 @@ pub struct ExperimentPlan {
     pub name: String,
     /// Names, in the order of the weights.
     pub variants: Vec<String>,
+    /// Another one where sums kept so far would be of something else.
+    pub(crate) identity: u64,
     salt: String,
     weights: Vec<u32>,
     placements: Vec<String>,
@@ -86,6 +88,7 @@ pub(super) fn experiments(
             name: e.name.clone(),
             variants: e.variants.keys().cloned().collect(),
             weights: e.variants.values().map(|v| v.weight).collect(),
+            identity: identity(e),
             salt: salt(e).to_owned(),
             placements: e.placements.clone(),
             click: of_click,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Profile, decisions::Decisions, erased::Erased, experiments::Experiments};
+use super::{Profile, configure::compile, decisions::Decisions, erased::Erased, experiments::Experiments};
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
     codec::{Put, Reader},
@@ -23,6 +23,7 @@ const COUNTS: u8 = 5;
 const DECISIONS: u8 = 6;
 const EXPERIMENTS: u8 = 7;
 const ERASED: u8 = 8;
+const CONFIG: u8 = 9;
 
 impl Profile {
     /// Between drains only. Afterwards, changes are counted from here.
@@ -41,8 +42,8 @@ impl Profile {
             for n in of_version_1.into_iter().chain([c.erased, c.decisions, c.decisions_missing]) {
                 out.put_u64(n);
             }
-            out.put_u32(self.generation);
         });
+        w.section(CONFIG, |out| self.write_config(out));
         w.section(DECISIONS, |out| self.decisions.write(extent == Extent::Changes, out));
         w.section(EXPERIMENTS, |out| self.experiments.write(out));
         w.section(ERASED, |out| self.erased.write(out));
@@ -53,9 +54,10 @@ impl Profile {
         w.finish()
     }
 
-    /// Restores from a base and the changes after it, in order.
+    /// Restores from a base and the changes after it, in order. Where they were made under a later configuration than
+    /// `plan`, that is what counts, see [`Profile::plan`].
     pub fn restore(plan: Arc<Plan>, parts: &[&[u8]]) -> Result<Self, CheckpointError> {
-        let mut profile = Self::new(plan, &[]);
+        let mut profile = Self::configured_by(parts, plan)?;
         for part in parts {
             let part = Checkpoint::read(part, TaskKind::Profile)?;
             let users = part.section(USERS)?;
@@ -87,9 +89,41 @@ impl Profile {
             }
             let slot_of = |user| users.find(user).map(|slot| slot.0);
             let r = &mut Reader::new(last.section(JOINS)?);
-            profile.joins = Joins::read(plan.outcomes.clone(), plan.example_plans(), r, slot_of)?;
+            profile.joins = Joins::read(plan.outcomes.clone(), &plan.example_plans(), last.version, r, slot_of)?;
         }
         profile.users.mark_clean();
+        Ok(profile)
+    }
+
+    fn write_config(&self, out: &mut Vec<u8>) {
+        out.put_u32(self.generation);
+        out.put_str(self.configured.as_deref().unwrap_or_default());
+        out.put_u32(self.served.len() as u32);
+        for (schema, columns) in &self.served {
+            out.put_u64(*schema);
+            out.put_u32(*columns as u32);
+        }
+    }
+
+    /// Without anything, under the configuration of the base; changes never have another one.
+    fn configured_by(parts: &[&[u8]], plan: Arc<Plan>) -> Result<Self, CheckpointError> {
+        let Some(base) = parts.first() else { return Ok(Self::new(plan, &[])) };
+        let base = Checkpoint::read(base, TaskKind::Profile)?;
+        if base.version == 1 {
+            return Ok(Self::new(plan, &[]));
+        }
+        let r = &mut Reader::new(base.section(CONFIG)?);
+        let (generation, spec) = (r.u32("generation")?, r.str("configuration")?);
+        let corrupt = r.corrupt("configuration");
+        let mut profile = match spec {
+            "" => Self::new(plan, &[]),
+            spec => Self::new(compile(generation, spec).map_err(|_| corrupt)?, &[]),
+        };
+        profile.generation = generation;
+        profile.configured = (!spec.is_empty()).then(|| spec.to_owned());
+        for _ in 0..r.count(12, "served schemas")? {
+            profile.served.insert(r.u64("served schema")?, r.u32("served columns")? as usize);
+        }
         Ok(profile)
     }
 
@@ -103,7 +137,6 @@ impl Profile {
             for n in [&mut c.erased, &mut c.decisions, &mut c.decisions_missing] {
                 *n = r.u64("counts")?;
             }
-            self.generation = r.u32("generation")?;
         }
         Ok(())
     }

@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     codec::{Corrupt, Put, Reader},
-    control::{Decision, DecisionRef},
+    control::{Decision, DecisionRef, UsedModelRef},
     event::{Pseudonym, Time},
     example::{ExampleHead, VALUE_BYTES},
-    plan::Plan,
 };
 
 type Key = (Pseudonym, u64);
+
+/// Ids of all served schemas there were, with the number of their columns.
+pub type Served = BTreeMap<u64, usize>;
 
 struct Filed {
     /// Kept until the merged watermark has passed it.
@@ -173,8 +175,8 @@ impl<'a> Shown<'a> {
     /// served takes their place. `None`: the decision did not show this item.
     pub fn complete<'s>(
         &'s self,
-        plan: &Plan,
-        model: usize,
+        served: &Served,
+        model: &str,
         head: ExampleHead<'s>,
         own: &'s [u8],
     ) -> Option<(ExampleHead<'s>, &'s [u8])> {
@@ -187,29 +189,30 @@ impl<'a> Shown<'a> {
             ..head
         };
         let mut values = own;
-        if let Some((version, served)) = self.served(plan, model, slot.values) {
-            head.model_version = version;
+        if let Some((used, served)) = self.served(served, model, slot.values) {
+            head.model_version = used.version;
             if let Some(served) = served {
-                (head.schema, values) = (plan.models[model].served.id(), served);
+                (head.schema, values) = (used.schema, served);
             }
         }
         Some((head, values))
     }
 
-    /// The version of the model that was used and, unless its columns were others, what it was served.
-    fn served<'v>(&self, plan: &Plan, model: usize, mut values: &'v [u8]) -> Option<(u64, Option<&'v [u8]>)> {
-        let mut known = true;
+    /// The model as it was used and, if its columns are known, what it was served.
+    fn served<'v>(
+        &self,
+        served: &Served,
+        model: &str,
+        mut values: &'v [u8],
+    ) -> Option<(UsedModelRef<'a>, Option<&'v [u8]>)> {
         for used in self.decision.models() {
-            let of = plan.models.iter().position(|m| m.name == used.name);
-            let columns = of.map(|of| &plan.models[of].served).filter(|served| served.id() == used.schema);
-            let split = columns.and_then(|served| values.split_at_checked(served.columns.len() * VALUE_BYTES));
-            if of == Some(model) {
-                return Some((used.version, split.map(|(of_model, _)| of_model).filter(|_| known)));
+            let columns = served.get(&used.schema);
+            let split = columns.and_then(|columns| values.split_at_checked(columns * VALUE_BYTES));
+            if used.name == model {
+                return Some((used, split.map(|(of_model, _)| of_model)));
             }
-            match split {
-                Some((_, rest)) => values = rest,
-                None => known = false, // where the next model's begin cannot be said
-            }
+            // Where the next model's begin cannot be said without knowing this one's: nothing is left to it.
+            values = split.map_or(&[], |(_, rest)| rest);
         }
         None
     }

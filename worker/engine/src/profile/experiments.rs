@@ -32,6 +32,16 @@ impl Experiments {
         Self { totals: plans.iter().map(|p| vec![VariantSums::default(); p.variants.len()]).collect(), out_of_range: 0 }
     }
 
+    /// Goes over to other experiments: those that are the same keep their sums.
+    pub fn migrate(&mut self, old: &[ExperimentPlan], new: &[ExperimentPlan]) {
+        let totals = std::mem::replace(&mut self.totals, Self::new(new).totals);
+        for (plan, sums) in old.iter().zip(totals) {
+            if let Some(same) = new.iter().position(|p| p.identity == plan.identity) {
+                self.totals[same] = sums;
+            }
+        }
+    }
+
     pub fn of(&self, experiment: usize) -> &[VariantSums] {
         &self.totals[experiment]
     }

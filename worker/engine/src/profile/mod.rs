@@ -7,6 +7,7 @@
 //! has been applied as far as watermarks allow, and waits otherwise.
 
 mod checkpoint;
+mod configure;
 mod control;
 mod decisions;
 mod erased;
@@ -33,7 +34,7 @@ use crate::{
     plan::{ExperimentPlan, Plan},
     users::{Slot, Users, WARM_USERS},
 };
-use decisions::{Decisions, Shown};
+use decisions::{Decisions, Served, Shown};
 use erased::Erased;
 use experiments::Experiments;
 
@@ -53,6 +54,9 @@ pub struct Counts {
     pub decisions_missing: u64,
 }
 
+/// Of a pipeline as it was started first.
+pub const FIRST_GENERATION: u32 = 1;
+
 /// The state of one events partition.
 pub struct Profile {
     plan: Arc<Plan>,
@@ -66,6 +70,9 @@ pub struct Profile {
     /// Since the last base, something was erased.
     wants_base: bool,
     generation: u32,
+    /// The last configuration, if there was another one than that of the start.
+    configured: Option<String>,
+    served: Served,
     counts: Counts,
     /// For `view`.
     scratch: OwnedRow,
@@ -95,13 +102,15 @@ impl Profile {
         Self {
             merge,
             users: Users::new(&plan.features),
-            joins: Joins::new(plan.outcomes.clone(), plan.example_plans()),
+            joins: Joins::new(plan.outcomes.clone(), &plan.example_plans()),
             dedupe: Dedupe::new(plan.dedupe_micros),
             decisions: Decisions::default(),
             experiments: Experiments::new(&plan.experiments),
             erased: Erased::default(),
             wants_base: false,
-            generation: 1,
+            generation: FIRST_GENERATION,
+            configured: None,
+            served: plan.served_columns().collect(),
             counts: Counts::default(),
             scratch: plan.features.new_row(),
             offset: 0,
@@ -111,6 +120,14 @@ impl Profile {
         }
     }
 
+    /// The pipeline as it is by now; another one than it was made with after a `Configure`.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+    /// Of the pipeline as it is by now.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -153,7 +170,8 @@ impl Profile {
         self.offset
     }
 
-    /// Takes in the log record at `offset`; `drain` then applies what it makes ready, and must have returned true
+    /// Takes in the log record at `offset`. If that holds a `Configure`, models may be others afterwards: `out` of what
+    /// follows is to have the outputs of [`Profile::plan`], see [`Outbox::rewire`]. `drain` then applies what it makes ready, and must have returned true
     /// before the next record.
     pub fn accept(
         &mut self,
@@ -286,7 +304,7 @@ impl Profile {
     }
 
     fn fire(&mut self, outbox: &mut Outbox, out: &Handle) {
-        let Self { plan, joins, decisions, counts, offset, effects, generation, .. } = self;
+        let Self { plan, joins, decisions, served, counts, offset, effects, generation, .. } = self;
         // Of one impression, so that it is looked up once.
         let mut shown: Option<Option<Shown<'_>>> = None;
         joins.fire(|model, of, head, own| {
@@ -295,7 +313,8 @@ impl Profile {
             let head = ExampleHead { seq, generation: *generation, ..head };
             let find = || if of.decision == 0 { None } else { decisions.find(of.user, of.decision).map(Shown::of) };
             let shown = shown.get_or_insert_with(find);
-            let completed = shown.as_ref().and_then(|shown| shown.complete(plan, model, head, own));
+            let completed =
+                shown.as_ref().and_then(|shown| shown.complete(served, &plan.models[model].name, head, own));
             counts.decisions_missing += u64::from(completed.is_none() && of.decision != 0 && plan.serves());
             let (head, values) = completed.unwrap_or((head, own));
             outbox.record(out, model, |records| write_example_of(records, &head, values));

@@ -20,7 +20,8 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    const CLOSED: View<'static> = View { consented: false, row: None };
+    /// Of a user who has not agreed.
+    pub const CLOSED: View<'static> = View { consented: false, row: None };
 }
 
 impl Profile {

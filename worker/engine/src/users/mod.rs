@@ -13,7 +13,12 @@ use hashbrown::HashTable;
 
 use crate::{
     event::Pseudonym,
-    feature::{Features, RowMut, RowRef, Sets, get_u32, layout::FLAGS_AT, layout::Layout, put_u128},
+    feature::{
+        Features, RowMut, RowRef, Sets, get_u32,
+        layout::{FLAGS_AT, Layout},
+        migrate::Migration,
+        put_u128,
+    },
 };
 
 /// A row's place. It stays the user's until the user is removed.
@@ -229,6 +234,27 @@ impl Users {
         if before & UNDIGESTED == 0 {
             self.undigested.push(slot);
         }
+    }
+
+    /// Goes over to other features: cells whose definition stays keep what they hold. Slots stay; every user is dirty.
+    pub fn migrate(&mut self, features: &Features) {
+        let new = Arc::clone(features.layout());
+        let migration = Migration::between(&self.layout, &new);
+        let mut arena = Arena { row_bytes: new.bytes, chunks: Vec::new(), used: 0 };
+        let mut live = Vec::with_capacity(self.index.len());
+        for slot in 0..self.arena.used {
+            let to = arena.add();
+            if self.arena.row(slot)[FLAGS_AT] & LIVE != 0 {
+                let row = arena.row_mut(to);
+                migration.apply(self.arena.row(slot), row, &mut self.sets);
+                row[FLAGS_AT] = LIVE | DIRTY | UNDIGESTED;
+                live.push(slot);
+            }
+        }
+        (self.arena, self.layout, self.digest) = (arena, new, 0);
+        self.row_digests.fill(0);
+        self.undigested.clone_from(&live);
+        self.dirty = live;
     }
 
     /// A digest of all users, their rows and sets. Equal tables have equal digests, however they came about; only what

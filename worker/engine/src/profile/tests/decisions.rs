@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     control::{Decision, Slot, UsedModel},
-    decode::Decoder,
+    decode::{Decoded, Decoder, Place},
     example::FeatureValue,
 };
 
@@ -27,16 +27,24 @@ pub fn user(name: &str) -> Pseudonym {
     pseudonymizer().user_of(name)
 }
 
+impl Rig {
+    /// What ingest makes of one record.
+    pub fn ingest_one<'b>(&self, record: &str, bytes: &'b mut Vec<u8>) -> Event<'b> {
+        let valid = load(&pipeline()).unwrap();
+        let source = &valid.spec().sources[0];
+        let mut decoder = Decoder::compile(valid.spec(), source, &self.plan.names, pseudonymizer()).unwrap();
+        let mut decoded = Decoded::default();
+        decoder.decode(record.as_bytes(), Place { partition: 0, row: 1 }, &mut decoded);
+        let (from, to) = decoded.events[0].bytes;
+        bytes.extend_from_slice(&decoded.bytes[from as usize + 4..to as usize]);
+        Event::read(bytes).unwrap()
+    }
+}
+
 /// The keyed hash of a decision's id, as `decode` makes it.
 pub fn id_of(rig: &Rig, id: &str) -> u64 {
-    let valid = load(&pipeline()).unwrap();
-    let mut decoder =
-        Decoder::compile(valid.spec(), &valid.spec().sources[0], &rig.plan.names, pseudonymizer()).unwrap();
-    let mut decoded = crate::decode::Decoded::default();
     let record = format!(r#"{{"type":"view","u":"a","t":1,"item":"i","d":"{id}"}}"#);
-    decoder.decode(record.as_bytes(), crate::decode::Place { partition: 0, row: 1 }, &mut decoded);
-    let (from, to) = decoded.events[0].bytes;
-    Event::read(&decoded.bytes[from as usize + 4..to as usize]).unwrap().head.decision
+    rig.ingest_one(&record, &mut Vec::new()).head.decision
 }
 
 fn values(numbers: &[f64]) -> Vec<u8> {

@@ -1,5 +1,6 @@
 use millrace_crds::load;
 
+mod configure;
 mod decisions;
 mod erase;
 mod experiments;

@@ -1,0 +1,161 @@
+//! Open impressions as bytes.
+
+use super::{
+    ExamplePlan, Joins, NONE, OpenItem, OpenJoin, OutcomeCounts, OutcomePlan,
+    shape::{Kept, Shape},
+};
+use crate::{
+    codec::{Corrupt, Put, Reader},
+    event::{Pseudonym, Time, category_of_text},
+    example::{FeatureValue, VALUE_BYTES},
+    frame::{put_origin, put_seq, read_origin, read_seq},
+};
+
+impl Joins {
+    /// Order-independent digest of all open impressions, without their slots and numbers.
+    pub fn digest(&self) -> u128 {
+        let mut bytes = Vec::new();
+        let open = self.slots.iter().filter(|j| j.number != 0);
+        open.fold(0u128, |sum, join| {
+            bytes.clear();
+            join.write_content(&mut bytes);
+            sum.wrapping_add(xxhash_rust::xxh3::xxh3_128(&bytes))
+        })
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.opened);
+        out.put_u32(self.counts.len() as u32);
+        for c in &self.counts {
+            out.put_u64(c.events);
+            out.put_u64(c.matched);
+        }
+        out.put_u32(self.shapes.len() as u32);
+        for shape in &self.shapes {
+            out.put_u32(shape.len() as u32);
+            for kept in shape {
+                out.put_str(&kept.model);
+                out.put_u32(kept.wanted.map_or(NONE, |(outcome, _)| outcome as u32));
+                out.put_u64(kept.schema);
+                out.put_u32(kept.columns as u32);
+            }
+        }
+        let mut open: Vec<&OpenJoin> = self.slots.iter().filter(|j| j.number != 0).collect();
+        open.sort_unstable_by_key(|j| j.number);
+        out.put_u32(open.len() as u32);
+        for join in open {
+            out.put_u64(join.number);
+            out.put_u32(join.shape);
+            join.write_content(out);
+        }
+    }
+
+    /// Reads what `write` wrote, under the same plans. `slot_of` finds a user's slot. `version`: of the checkpoint; 1 knew
+    /// but one shape.
+    pub fn read(
+        outcomes: Vec<OutcomePlan>,
+        examples: &[ExamplePlan],
+        version: u8,
+        r: &mut Reader<'_>,
+        slot_of: impl Fn(Pseudonym) -> Option<u32>,
+    ) -> Result<Self, Corrupt> {
+        let mut joins = Self::new(outcomes, examples);
+        joins.opened = r.u64("joins opened")?;
+        if r.count(16, "outcome counts")? != joins.counts.len() {
+            return Err(r.corrupt("outcome counts"));
+        }
+        for c in &mut joins.counts {
+            *c = OutcomeCounts { events: r.u64("outcome events")?, matched: r.u64("outcomes matched")? };
+        }
+        if version > 1 {
+            joins.read_shapes(examples, r)?;
+        }
+        for _ in 0..r.count(80, "open joins")? {
+            let slot = joins.take_slot();
+            let join = &mut joins.slots[slot as usize];
+            join.number = r.u64("join number")?;
+            join.shape = if version > 1 { r.u32("shape of a join")? } else { 0 };
+            join.read_content(r)?;
+            let shape = joins.shapes.get(join.shape as usize).ok_or(r.corrupt("shape of a join"))?;
+            let columns: usize = shape.iter().map(|kept| kept.columns).sum();
+            if join.values.len() != columns * join.items.len() * VALUE_BYTES {
+                return Err(r.corrupt("values of a join"));
+            }
+            join.user_slot = slot_of(join.user).ok_or(r.corrupt("user of a join"))?;
+            joins.link(slot);
+            joins.start_timers(slot);
+        }
+        Ok(joins)
+    }
+
+    fn read_shapes(&mut self, examples: &[ExamplePlan], r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.shapes.clear();
+        for _ in 0..r.count(4, "shapes of joins")? {
+            let mut shape = Shape::new();
+            for _ in 0..r.count(20, "models of joins")? {
+                let model = r.str("model of joins")?.to_owned();
+                let outcome = r.u32("outcome of joins")? as usize;
+                let schema = r.u64("schema of joins")?;
+                let columns = r.u32("columns of joins")? as usize;
+                let now = examples.iter().position(|e| e.model == model && e.outcome == outcome);
+                shape.push(Kept { model, schema, columns, wanted: now.map(|now| (outcome, now)) });
+            }
+            self.shapes.push(shape);
+        }
+        let same = |(kept, now): (&Kept, &ExamplePlan)| {
+            (&kept.model, kept.schema, kept.columns) == (&now.model, now.schema, now.columns) && kept.wanted.is_some()
+        };
+        let last = self.shapes.last().ok_or(r.corrupt("shapes of joins"))?;
+        let is_now = last.len() == examples.len() && last.iter().zip(examples).all(same);
+        if is_now { Ok(()) } else { Err(r.corrupt("models of joins")) }
+    }
+}
+
+impl OpenJoin {
+    fn write_content(&self, out: &mut Vec<u8>) {
+        out.put_u128(self.user.0);
+        out.put_i64(self.time.0);
+        put_origin(out, &self.origin);
+        put_seq(out, self.seq);
+        out.put_u64(self.decision);
+        out.put_u32(self.fired);
+        out.put_str(self.placement());
+        out.put_str(self.platform());
+        out.put_u32(self.items.len() as u32);
+        for item in &self.items {
+            out.put_str(self.item_id(item));
+            out.put_u32(item.position as u32);
+            out.put_f64(item.propensity);
+            out.put_u32(item.labels);
+        }
+        out.put_u32((self.values.len() / VALUE_BYTES) as u32);
+        out.put(&self.values);
+    }
+
+    fn read_content(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.user = Pseudonym(r.u128("join user")?);
+        self.time = Time(r.i64("join time")?);
+        self.origin = read_origin(r)?;
+        self.seq = read_seq(r)?;
+        self.decision = r.u64("join decision")?;
+        self.fired = r.u32("join fired")?;
+        for len in [&mut self.placement_len, &mut self.platform_len] {
+            let text = r.str("join text")?;
+            *len = text.len() as u32;
+            self.text.push_str(text);
+        }
+        for _ in 0..r.count(20, "join items")? {
+            let id = r.str("join item")?;
+            let start = self.text.len() as u32;
+            self.text.push_str(id);
+            let range = start..self.text.len() as u32;
+            let (position, propensity) = (r.u32("join position")? as i32, r.f64("join propensity")?);
+            let labels = r.u32("join labels")?;
+            self.items.push(OpenItem { id: range, category: category_of_text(id), position, propensity, labels });
+        }
+        for _ in 0..r.count(VALUE_BYTES, "join values")? {
+            FeatureValue::read(r)?.write(&mut self.values);
+        }
+        Ok(())
+    }
+}

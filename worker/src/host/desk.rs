@@ -1,0 +1,195 @@
+//! What an engine thread does for those who ask: profiles, erasures, decisions. It looks here between two slices.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use millrace_engine::{
+    control::{self, Control, Erase},
+    decide::Decider,
+    event::{Pseudonym, Time},
+    frame::{
+        Progress,
+        outbox::{Handle, Outbox},
+    },
+    ingest::partition_of,
+    learn::serving::{ServingDelta, ServingModel},
+    model::ModelTask,
+    plan::Plan,
+    profile::Profile,
+};
+use tokio::sync::oneshot;
+
+use super::{figures::Figures, mailbox::Mailbox, thread::Published};
+
+/// One who waits for an answer; dropped without one, he is told that the worker is stopping.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// What may be asked of an engine thread, or told to it by another.
+pub enum Request {
+    Decide(Box<super::decisions::Ask>),
+    /// Answered once the erasure is durable.
+    Erase {
+        user: Pseudonym,
+        time: Time,
+        reply: Reply<()>,
+    },
+    Profile {
+        user: Pseudonym,
+        reply: Reply<Option<UserProfile>>,
+    },
+    /// A withdrawal was accepted: it counts before the log has been read up to it.
+    Withdrawn {
+        user: Pseudonym,
+        stated: Time,
+    },
+    /// What a model has learned since the last time.
+    Learned {
+        model: usize,
+        delta: Arc<ServingDelta>,
+    },
+}
+
+/// What is kept of a user, for people.
+#[derive(Clone, Debug)]
+pub struct UserProfile {
+    pub granted: Time,
+    pub last_event: Time,
+    pub watermark: Time,
+    pub features: Vec<(String, String)>,
+}
+
+/// The control records of one events partition, as its owner appends them.
+pub struct ControlLog {
+    handle: Handle,
+    epoch: u64,
+    number: u64,
+}
+
+impl ControlLog {
+    pub fn new(handle: Handle, epoch: u64) -> Self {
+        Self { handle, epoch, number: 0 }
+    }
+
+    pub fn append(&mut self, control: &Control, outbox: &mut Outbox) {
+        self.number += 1;
+        let seq = control::seq(self.epoch, self.number);
+        outbox.record(&self.handle, 0, |records| control.write(records, seq));
+        outbox.advance(&self.handle, seq, Progress::default());
+    }
+}
+
+/// How long a withdrawal is remembered beside the log. Far longer than it takes to be read.
+const WITHDRAWN_FOR: Duration = Duration::from_secs(600);
+
+/// Withdrawals that were accepted a moment ago.
+#[derive(Default)]
+struct Withdrawals {
+    stated: BTreeMap<Pseudonym, (Time, Instant)>,
+    swept: Option<Instant>,
+}
+
+impl Withdrawals {
+    fn add(&mut self, user: Pseudonym, stated: Time) {
+        let now = Instant::now();
+        let entry = self.stated.entry(user).or_insert((stated, now));
+        *entry = (entry.0.max(stated), now);
+        if self.swept.is_none_or(|swept| now - swept > WITHDRAWN_FOR) {
+            self.stated.retain(|_, (_, added)| now - *added < WITHDRAWN_FOR);
+            self.swept = Some(now);
+        }
+    }
+
+    /// Does one stand against consent that was granted then?
+    fn covers(&self, user: Pseudonym, granted: Time) -> bool {
+        self.stated.get(&user).is_some_and(|(stated, _)| granted <= *stated)
+    }
+}
+
+/// What an engine thread needs to answer.
+pub struct Desk {
+    pub mailbox: Arc<Mailbox<Request>>,
+    /// Of all engine threads, this one included.
+    pub everybody: Vec<Arc<Mailbox<Request>>>,
+    pub figures: Arc<Figures>,
+    pub plan: Arc<Plan>,
+    /// By model: what decisions are scored with.
+    pub models: Vec<ServingModel>,
+    pub decider: Decider,
+    withdrawals: Withdrawals,
+    /// Answered once the batch with this ticket is durable; tickets rise.
+    durable: Vec<(u64, Reply<()>)>,
+}
+
+impl Desk {
+    pub fn new(
+        mailbox: Arc<Mailbox<Request>>,
+        everybody: Vec<Arc<Mailbox<Request>>>,
+        figures: Arc<Figures>,
+        plan: Arc<Plan>,
+    ) -> Self {
+        let models = plan.serving_models();
+        let decider = Decider::new(&plan);
+        let (withdrawals, durable) = (Withdrawals::default(), Vec::new());
+        Self { mailbox, everybody, figures, plan, models, decider, withdrawals, durable }
+    }
+
+    /// May this user be personalized, as far as the last minutes' withdrawals say?
+    pub fn is_withdrawn(&self, user: Pseudonym, granted: Time) -> bool {
+        self.withdrawals.covers(user, granted)
+    }
+
+    pub fn withdraw(&mut self, user: Pseudonym, stated: Time) {
+        self.withdrawals.add(user, stated);
+    }
+
+    pub fn learn(&mut self, model: usize, delta: &ServingDelta) {
+        if let Err(error) = self.models[model].apply(delta) {
+            tracing::error!(model = self.plan.models[model].name, %error, "a serving copy could not be brought up to date");
+        }
+    }
+
+    pub fn profile(&self, profile: &mut Profile, user: Pseudonym) -> Option<UserProfile> {
+        let watermark = profile.watermark();
+        let row = profile.view(user).row?;
+        if self.is_withdrawn(user, row.granted()) {
+            return None;
+        }
+        let (granted, last_event) = (row.granted(), row.last_event());
+        Some(UserProfile { granted, last_event, watermark, features: self.plan.features.describe(row, watermark) })
+    }
+
+    /// Appends the erasure; `ticket` is the one of the batch that will hold it.
+    pub fn erase(&mut self, log: &mut ControlLog, outbox: &mut Outbox, erase: Erase, ticket: u64, reply: Reply<()>) {
+        log.append(&Control::Erase(erase), outbox);
+        // Until the erasure has been read, nothing from before it is served.
+        self.withdrawals.add(erase.user, erase.time);
+        self.durable.push((ticket, reply));
+    }
+
+    /// Answers those whose batches are durable.
+    pub fn acknowledge(&mut self, acknowledged: u64) {
+        let done = self.durable.partition_point(|(ticket, _)| *ticket <= acknowledged);
+        for (_, reply) in self.durable.drain(..done) {
+            // Whoever asked may be gone.
+            let _ = reply.send(());
+        }
+    }
+
+    /// Tells all threads what a model of this one has learned since the last time.
+    pub fn publish(&self, task: &mut ModelTask, published: &mut Published) {
+        let scored = task.model().scored();
+        if published.scored == Some(scored) {
+            return;
+        }
+        published.scored = Some(scored);
+        let (model, delta) = (published.model, Arc::new(task.serving_delta()));
+        self.everybody.iter().for_each(|mailbox| mailbox.tell(Request::Learned { model, delta: delta.clone() }));
+    }
+
+    pub fn partition_of(&self, user: Pseudonym) -> u32 {
+        partition_of(user, self.plan.partitions) as u32
+    }
+}
