@@ -20,7 +20,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    const CLOSED: View<'static> = View { consented: false, row: None };
+    pub const CLOSED: View<'static> = View { consented: false, row: None };
 }
 
 impl Profile {
