@@ -86,7 +86,10 @@ pub enum DataError {
     OtherKey { folder: PathBuf, key_id: String },
     #[error("{}: {cause}; restore it from a copy, or start with an empty data folder", path.display())]
     Damaged { path: PathBuf, cause: String },
-    #[error("spec.partitions is {partitions}; the log of a local run takes at most {MAX_LOCAL_PARTITIONS}")]
+    #[error(
+        "spec.partitions and the partitions of http sources are {partitions} together; the log of a local run takes at \
+         most {MAX_LOCAL_PARTITIONS}"
+    )]
     TooManyPartitions { partitions: u32 },
     #[error(
         "{} holds the state of another version of this pipeline; changed: {}. Go back to it, or start with an empty \
@@ -163,8 +166,10 @@ impl Data {
             partitions: validated.spec().partitions,
             spec: text,
         };
-        if wanted.partitions > MAX_LOCAL_PARTITIONS {
-            return Err(DataError::TooManyPartitions { partitions: wanted.partitions });
+        let posted = validated.spec().sources.iter().filter_map(|source| source.http.as_ref());
+        let partitions = wanted.partitions + posted.map(|http| http.partitions).sum::<u32>();
+        if partitions > MAX_LOCAL_PARTITIONS {
+            return Err(DataError::TooManyPartitions { partitions });
         }
         let (dir, found) = DataDir::open(folder, &wanted)?;
         if let Found::OtherSpec { old } = found {
@@ -211,7 +216,7 @@ impl Data {
         Ok(read_json(&self.folder, SOURCES)?.unwrap_or_default())
     }
 
-    /// The files of each source, in the spec's order; new ones are registered before anything is read of them.
+    /// The partitions of each source, in the spec's order; new files are registered before anything is read of them.
     pub fn partitions(&self, pipeline: &Pipeline) -> Result<Vec<Vec<Partition>>, DataError> {
         let before = self.registry()?;
         let mut registry = before.clone();
@@ -227,7 +232,8 @@ impl Data {
     /// The partitions as they were registered, wherever their files are now.
     pub fn registered(&self, pipeline: &Pipeline) -> Result<Vec<Vec<Partition>>, DataError> {
         let registry = self.registry()?;
-        Ok(pipeline.spec().sources.iter().map(|source| registry.of(&source.name)).collect())
+        let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
+        Ok(sources.map(|(source, location)| registry.of(&source.name, location)).collect())
     }
 }
 

@@ -7,11 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use millrace_crds::{Problems, Validated, spec::PipelineSpec};
+use millrace_crds::{
+    Problems, Validated,
+    spec::{PipelineSpec, Source},
+};
 use millrace_engine::{
     plan::{Plan, PlanError},
     privacy::{self, Pseudonymizer},
 };
+
+use crate::source::partitions::Location;
 
 /// A pipeline that may run.
 pub struct Pipeline {
@@ -19,7 +24,7 @@ pub struct Pipeline {
     pub plan: Arc<Plan>,
     pub keys: Pseudonymizer,
     /// Where each source is, in the spec's order.
-    pub locations: Vec<PathBuf>,
+    pub locations: Vec<Location>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,8 @@ pub enum PipelineError {
     Keys { path: PathBuf, cause: String },
     #[error("--source {name}=…: there is no such source; the pipeline has {known}")]
     NoSource { name: String, known: String },
+    #[error("--source {name}=…: events are posted to this source; it is not read from a place")]
+    Posted { name: String },
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -54,11 +61,13 @@ impl Pipeline {
         if let Some(name) = sources.keys().find(|name| !names.contains(&name.as_str())) {
             return Err(PipelineError::NoSource { name: name.clone(), known: names.join(", ") });
         }
-        let location = |source: &millrace_crds::spec::Source| match sources.get(&source.name) {
-            Some(path) => path.clone(),
-            None => beside.join(source.file.as_ref().map_or("", |f| f.path.as_str())),
+        let location = |source: &Source| match (&source.http, sources.get(&source.name)) {
+            (Some(_), Some(_)) => Err(PipelineError::Posted { name: source.name.clone() }),
+            (Some(http), None) => Ok(Location::Topic { partitions: http.partitions }),
+            (None, Some(path)) => Ok(Location::File(path.clone())),
+            (None, None) => Ok(Location::File(beside.join(source.file.as_ref().map_or("", |f| f.path.as_str())))),
         };
-        let locations = spec.sources.iter().map(location).collect();
+        let locations = spec.sources.iter().map(location).collect::<Result<_, _>>()?;
         Ok(Self { locations, plan, keys, validated })
     }
 

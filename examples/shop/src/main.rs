@@ -1,9 +1,18 @@
 //! The command `shop`.
 
-use clap::{Parser, Subcommand};
+use std::{
+    net::SocketAddr,
+    process::ExitCode,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use millrace_crds::scalar::Span;
 use millrace_shop::{
+    drive::{Drive, DriveError, Stop, drive},
     expected::expected,
-    world::{Scenario, Settings, World},
+    world::{Scenario, Settings, World, settings::DAY_MICROS},
 };
 
 /// A simulated web shop.
@@ -16,31 +25,132 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Shoppers who talk to a worker over HTTP, in real time
+    Drive(DriveArgs),
     /// What rankings are worth, from the truth: clicks per item seen in percent, for each scenario
-    Truth {
-        #[arg(long, default_value_t = 20_000)]
-        users: usize,
-        #[arg(long, default_value_t = 500)]
-        items: usize,
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Visits over which it is averaged
-        #[arg(long, default_value_t = 4_000)]
-        visits: usize,
-    },
+    Truth(TruthArgs),
 }
 
-fn main() {
+#[derive(Args)]
+struct WorldArgs {
+    /// Shoppers at the beginning
+    #[arg(long, default_value_t = Settings::default().users)]
+    users: usize,
+    /// Items that are sold at any time
+    #[arg(long, default_value_t = Settings::default().items)]
+    items: usize,
+    /// The same seed and the same decisions: the same events
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct DriveArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+    /// Where the worker serves
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    address: SocketAddr,
+    /// Events a second
+    #[arg(long, default_value_t = Settings::default().events_per_second)]
+    rate: f64,
+    /// taste, homogeneous, drift, cold or position
+    #[arg(long, default_value_t = Scenario::Taste)]
+    scenario: Scenario,
+    /// For how long, such as 90s or 2m; until Ctrl-C if it is not given
+    #[arg(long = "for")]
+    duration: Option<Span>,
+    /// Scenario drift: when tastes change; half-way, or after a day of the shop, if it is not given
+    #[arg(long)]
+    drift_after: Option<Span>,
+    /// How long to wait for the worker to serve
+    #[arg(long, default_value = "30s")]
+    patience: Span,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct TruthArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+    /// Visits over which it is averaged
+    #[arg(long, default_value_t = 4_000)]
+    visits: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Truth { users, items, seed, visits } => truth(users, items, seed, visits),
+        Command::Drive(args) => match run_drive(&args) {
+            Ok(text) => {
+                println!("{}", text.trim_end());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Truth(args) => {
+            truth(&args);
+            ExitCode::SUCCESS
+        }
     }
 }
 
-fn truth(users: usize, items: usize, seed: u64, visits: usize) {
+fn run_drive(args: &DriveArgs) -> Result<String, DriveError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let half = args.duration.map_or(DAY_MICROS, |span| span.as_micros() / 2);
+    let plan = Drive {
+        address: args.address,
+        settings: Settings {
+            scenario: args.scenario,
+            seed: args.world.seed,
+            users: args.world.users,
+            items: args.world.items,
+            events_per_second: args.rate,
+            drift_at_micros: args.drift_after.map_or(half, Span::as_micros),
+            start_micros: i64::try_from(now.as_micros()).unwrap_or(i64::MAX),
+        },
+        duration: args.duration.map(duration),
+        patience: duration(args.patience),
+    };
+    let stop = Stop::default();
+    stop_at_signal(stop.clone())?;
+    let report = drive(&plan, &stop)?;
+    Ok(match args.output {
+        Output::Text => report.to_string(),
+        Output::Json => serde_json::to_string(&report).map_err(std::io::Error::from)?,
+    })
+}
+
+fn duration(span: Span) -> Duration {
+    Duration::from_micros(span.as_micros().unsigned_abs())
+}
+
+/// Ctrl-C closes the shop, and it still says what it did.
+fn stop_at_signal(stop: Stop) -> Result<(), DriveError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    thread::Builder::new().name("signal".into()).spawn(move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            stop.set();
+        }
+    })?;
+    Ok(())
+}
+
+fn truth(args: &TruthArgs) {
+    let WorldArgs { users, items, seed } = args.world;
     println!("{:<12} {:>8} {:>8} {:>8} {:>8}", "scenario", "random", "popular", "allowed", "oracle");
     for scenario in Scenario::ALL {
         let world = World::new(Settings { scenario, seed, users, items, ..Settings::default() });
-        let e = expected(&world, visits, seed);
+        let e = expected(&world, args.visits, seed);
         let percent = [e.random, e.popular, e.allowed, e.oracle].map(|x| format!("{:8.2}", x * 100.0));
         println!("{:<12} {}", scenario.name(), percent.join(" "));
     }

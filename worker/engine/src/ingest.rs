@@ -103,7 +103,10 @@ struct Held {
 pub enum Input<'a> {
     Record(&'a [u8]),
     /// It was decoded when it was received.
-    Decoded { received: Time, decoded: &'a Decoded },
+    Decoded {
+        received: Time,
+        decoded: &'a Decoded,
+    },
     /// Longer than the limit; its length in bytes.
     TooLong(u64),
     /// The source cannot be read further. `cause` holds nothing of its content.

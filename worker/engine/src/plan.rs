@@ -16,7 +16,7 @@ use crate::{
     frame::Origin,
     ingest::IngestPlan,
     join::{ExamplePlan, OutcomePlan},
-    learn::{self, Model},
+    learn::{self, Model, ServingModel},
     names::{IMPRESSION, Names},
     privacy::Pseudonymizer,
 };
@@ -149,6 +149,11 @@ impl Plan {
             columns: m.schema.columns.len(),
         };
         self.models.iter().map(plan).collect()
+    }
+
+    /// A serving copy of each model, which has seen nothing yet.
+    pub fn serving_models(&self) -> Vec<ServingModel> {
+        self.models.iter().map(|m| m.fresh.serving(m.projection.item_columns())).collect()
     }
 
     /// Are decisions asked for?

@@ -196,6 +196,14 @@ impl Pseudonymizer {
     pub fn user_of(&self, id: &str) -> Pseudonym {
         Pseudonym(self.user.long(RawId(id)))
     }
+    /// What a decision's id becomes in events, for whoever makes decisions. Never 0.
+    pub fn decision_of(&self, id: &str) -> u64 {
+        self.decision.short(RawId(id))
+    }
+    /// Likewise of a session's id.
+    pub fn session_of(&self, id: &str) -> u64 {
+        self.session.short(RawId(id))
+    }
     /// The pseudonym where every record is a user of its own. `row` counts from 1 within the partition.
     pub fn row_user(&self, source: &str, partition: u32, row: u64) -> Pseudonym {
         let mut hasher = self.row.0;

@@ -164,8 +164,8 @@ impl Desk {
             decision: q.decision,
         };
         let (view, catalog) = match q.user {
-            Some(user) => profile.view_and_catalog(user),
-            None => (View::CLOSED, profile.catalog()),
+            Some(user) => (profile.view(user), None),
+            None => (View::CLOSED, None),
         };
         let is_withdrawn = |user| self.is_withdrawn(user, view.row.map_or(Time::MIN, |row| row.granted()));
         let view = if q.user.is_some_and(is_withdrawn) { View::CLOSED } else { view };
@@ -182,7 +182,12 @@ impl Desk {
                 log.append(&control, outbox);
                 let Control::Decision(record) = control else { unreachable!("made above") };
                 self.remember(&q.id, &answer, &record, took);
-                return Made { id: q.id.clone(), placement: q.placement, answer: Answer { record: Some(record), ..answer }, models };
+                return Made {
+                    id: q.id.clone(),
+                    placement: q.placement,
+                    answer: Answer { record: Some(record), ..answer },
+                    models,
+                };
             }
             self.figures.add(took, || None);
             Made { id: q.id.clone(), placement: q.placement, answer, models }
@@ -192,9 +197,7 @@ impl Desk {
     }
 
     fn remember(&self, id: &str, answer: &Answer, decision: &Decision, took: Duration) {
-        let recent = || {
-            Some(Recent { id: id.to_owned(), reason: answer.reason, decision: decision.clone(), took })
-        };
+        let recent = || Some(Recent { id: id.to_owned(), reason: answer.reason, decision: decision.clone(), took });
         self.figures.add(took, recent);
     }
 }

@@ -5,13 +5,15 @@ pub mod decisions;
 pub mod desk;
 pub mod error;
 pub mod figures;
-pub mod files;
+pub mod ingest;
 pub mod mailbox;
 pub mod serving;
 pub mod skew;
 pub mod start;
 pub mod status;
 pub mod task;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod writer;
 
@@ -45,6 +47,10 @@ pub mod logs {
     pub fn examples(model: &str) -> LogPartition {
         LogPartition::new(format!("examples.{model}"), 0)
     }
+    /// What was posted to a source.
+    pub fn http(source: &str, partition: u32) -> LogPartition {
+        LogPartition::new(format!("http.{source}"), partition)
+    }
     pub fn dead_letters() -> LogPartition {
         LogPartition::new("dead-letters", 0)
     }
@@ -60,6 +66,7 @@ pub struct Host {
     /// By stage: sources, profiles, models.
     done: [Vec<Arc<AtomicBool>>; 3],
     asked: serving::Asked,
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The tasks of a host that ended in good order.
@@ -69,6 +76,15 @@ pub struct Finished {
 }
 
 impl Host {
+    /// Ends everything: nothing more becomes durable.
+    pub fn abandoner(&self) -> impl Fn() + Send + 'static {
+        let control = self.control.clone();
+        move || {
+            control.abandoned.store(true, Ordering::Release);
+            control.stop.store(true, Ordering::Release);
+        }
+    }
+
     /// How to ask the engine threads.
     pub fn asked(&self) -> serving::Asked {
         self.asked.clone()
@@ -76,6 +92,11 @@ impl Host {
 
     pub fn statuses(&self) -> Vec<TaskStatus> {
         self.statuses.iter().filter_map(|s| s.lock().ok().map(|s| s.clone())).collect()
+    }
+
+    /// Wakes all engine threads: there is something new in a log.
+    pub fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        self.wake.clone()
     }
 
     /// Has everything come to its end: sources, then profiles, then models? Asked again and again.

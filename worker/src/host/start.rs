@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millrace_crds::spec::Format;
 use millrace_engine::{
     control,
     event::Seq,
@@ -25,10 +24,10 @@ use super::{
     checkpoints::{Checkpoints, Claim, Keeper},
     desk::{ControlLog, Desk, Request},
     figures::Figures,
+    ingest::{IngestTask, Place, ReadPlan, Saved, Shared},
+    logs,
     mailbox::Mailbox,
     serving::Asked,
-    files::{FileIngest, FilePlan, FilePosition, Shared},
-    logs,
     skew::{Pacer, Watermarks},
     status::TaskStatus,
     task::{Follow, Task},
@@ -38,7 +37,7 @@ use super::{
 use crate::{
     log::{Log, LogPartition},
     pipeline::Pipeline,
-    source::partitions::Partition,
+    source::partitions::{Location, Partition},
     store::{
         Store,
         checkpoint::{Claimant, Restored},
@@ -52,7 +51,7 @@ pub struct HostConfig {
     pub threads: usize,
     pub frame_bytes: usize,
     pub max_rate: Option<f64>,
-    /// Files end, instead of being followed.
+    /// Sources end where they end now, instead of being followed.
     pub until_end: bool,
     /// Seeds a random order of reading files, for tests.
     pub read_order: Option<u64>,
@@ -82,7 +81,7 @@ struct Starter<'a> {
 }
 
 impl Host {
-    /// Claims all tasks of the pipeline and starts them. `partitions`: the files of each source.
+    /// Claims all tasks of the pipeline and starts them. `partitions`: those of each source.
     pub fn start(
         pipeline: &Pipeline,
         partitions: &[Vec<Partition>],
@@ -146,9 +145,9 @@ impl Starter<'_> {
         let pacer = Pacer::new(config.max_rate);
         let shared = Arc::new(Shared { watermarks: Watermarks::new(origins), pacer });
         let mut claimed = Vec::new();
-        for (source, files) in self.partitions.iter().enumerate() {
-            for file in files {
-                claimed.push(self.source(source, file, claimed.len(), &shared, config)?);
+        for (source, partitions) in self.partitions.iter().enumerate() {
+            for partition in partitions {
+                claimed.push(self.source(source, partition, claimed.len(), &shared, config)?);
             }
         }
         Ok(claimed)
@@ -157,32 +156,38 @@ impl Starter<'_> {
     fn source(
         &self,
         source: usize,
-        file: &Partition,
+        partition: &Partition,
         number: usize,
         shared: &Arc<Shared>,
         config: &HostConfig,
     ) -> Result<Claimed, HostError> {
         let spec = &self.pipeline.spec().sources[source];
-        let id = ingest_task(&spec.name, file.number);
+        let id = ingest_task(&spec.name, partition.number);
         let name = id.to_string();
-        let claim = self.checkpoints.claim(&id, None)?;
-        let at = claim.restored.as_ref().map(|r| FilePosition::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
+        let (place, reads) = match &partition.location {
+            Location::File(path) => (Place::File(path.clone()), None),
+            Location::Topic { .. } => {
+                let topic = logs::http(&spec.name, partition.number);
+                (Place::Topic(self.log.clone(), topic.clone()), Some(topic))
+            }
+        };
+        let claim = self.checkpoints.claim(&id, reads)?;
+        let at = claim.restored.as_ref().map(|r| Saved::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
         let at = at.map_err(|cause| HostError::Restore { task: name.clone(), cause })?;
         let max_skew = self.pipeline.validated.max_skew();
         let (plan, decoder) = self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
-        let origin = Origin::of_source(source, file.number);
-        let file_plan = FilePlan {
+        let origin = Origin::of_source(source, partition.number);
+        let read_plan = ReadPlan {
             number,
             source_name: spec.name.clone(),
-            path: file.path.clone(),
+            place,
             origin,
-            has_header: spec.format == Format::Csv,
             finite: config.until_end,
             read_order: config.read_order,
             idle_after: Duration::from_micros(spec.idle_after.map_or(30_000_000, |s| s.as_micros()) as u64),
         };
         let position = at.map_or(0, |at| at.position.offset);
-        let ingest = FileIngest::open(file_plan, plan, decoder, at, shared.clone())?;
+        let ingest = IngestTask::open(read_plan, plan, decoder, at, shared.clone())?;
         let dead_letters = self.pipeline.plan.partitions as usize;
         Ok(Claimed {
             task: Task::Ingest(Box::new(ingest), name.clone()),
@@ -398,7 +403,8 @@ fn run(
             control.stop.store(true, Ordering::Release);
         }
     };
-    let (writer, writer_thread) = writer::start(log.clone(), wake, failed).map_err(|_| cannot_start("log-writer"))?;
+    let (writer, writer_thread) =
+        writer::start(log.clone(), wake.clone(), failed).map_err(|_| cannot_start("log-writer"))?;
     let cadence = Cadence {
         frame_bytes: config.frame_bytes,
         flush_after: FLUSH_AFTER,
@@ -447,5 +453,6 @@ fn run(
         statuses: dealt.statuses,
         done: dealt.done,
         asked: Asked { mailboxes, owners: dealt.owners, figures },
+        wake,
     })
 }

@@ -16,7 +16,7 @@ use millrace_engine::{
 use super::{
     checkpoints::Written,
     error::HostError,
-    files::FileIngest,
+    ingest::IngestTask,
     status::{Detail, TaskStatus},
 };
 use crate::log::{Log, LogPartition};
@@ -58,7 +58,7 @@ impl Follow {
 }
 
 pub enum Task {
-    Ingest(Box<FileIngest>, String),
+    Ingest(Box<IngestTask>, String),
     Profile(Box<Profile>, Follow, String),
     Model(Box<ModelTask>, Follow, String),
 }
@@ -83,7 +83,7 @@ impl Task {
     /// Reads or applies about `budget` records or timers. False: there was nothing to do.
     pub fn step(&mut self, log: &dyn Log, outbox: &mut Outbox, out: &Handle, budget: usize) -> Result<bool, HostError> {
         match self {
-            Task::Ingest(file, _) => Ok(file.step(outbox, out, budget)),
+            Task::Ingest(ingest, _) => ingest.step(outbox, out, budget),
             Task::Profile(profile, follow, _) => {
                 if follow.drained {
                     let Some((offset, bytes)) = follow.record(log)? else { return Ok(false) };
@@ -134,7 +134,7 @@ impl Task {
     /// The offset of the next record to apply, and the checksum of the frame before it.
     pub fn position(&self) -> (u64, u64) {
         match self {
-            Task::Ingest(file, _) => (file.ingest().committed().offset + 1, 0),
+            Task::Ingest(task, _) => (task.ingest().committed().offset + 1, 0),
             Task::Profile(_, follow, _) | Task::Model(_, follow, _) => (follow.next, follow.checksum),
         }
     }
@@ -150,7 +150,7 @@ impl Task {
 
     pub fn checkpoint(&mut self, extent: Extent) -> Result<(Extent, Vec<u8>), HostError> {
         Ok(match self {
-            Task::Ingest(file, _) => (Extent::Base, file.checkpoint()?),
+            Task::Ingest(task, _) => (Extent::Base, task.checkpoint()),
             Task::Profile(profile, ..) => (extent, profile.checkpoint(extent)),
             Task::Model(model, ..) => (extent, model.checkpoint(extent)),
         })
@@ -160,7 +160,7 @@ impl Task {
     pub fn done(&self, log: &dyn Log, stage: u8) -> Done {
         let at_end = |follow: &Follow| follow.drained && log.end(&follow.partition).is_ok_and(|end| end == follow.next);
         let done = match self {
-            Task::Ingest(file, _) => file.ingest().state() == OriginState::Ended && !file.ingest().is_holding(),
+            Task::Ingest(task, _) => task.ingest().state() == OriginState::Ended && !task.ingest().is_holding(),
             Task::Profile(profile, follow, _) => stage >= 1 && profile.state() == OriginState::Ended && at_end(follow),
             Task::Model(model, follow, _) => stage >= 2 && model.state() == OriginState::Ended && at_end(follow),
         };
@@ -170,19 +170,19 @@ impl Task {
     pub fn status(&self, log: &dyn Log) -> TaskStatus {
         let end = |follow: &Follow| log.end(&follow.partition).ok();
         match self {
-            Task::Ingest(file, name) => {
-                let ingest = file.ingest();
+            Task::Ingest(task, name) => {
+                let ingest = task.ingest();
                 let position = ingest.position();
-                let source = file.source_name.clone();
+                let source = task.source_name.clone();
                 TaskStatus {
                     task: name.clone(),
                     position: position.offset,
-                    end: None,
+                    end: task.end(log),
                     watermark: ingest.watermark(),
                     state: ingest.state(),
                     waiting: usize::from(ingest.is_holding()),
                     checkpoints: Written::default(),
-                    detail: Detail::Ingest { source, counts: position.counts, unreadable_now: file.is_broken() },
+                    detail: Detail::Ingest { source, counts: position.counts, unreadable_now: task.is_broken() },
                 }
             }
             Task::Profile(profile, follow, name) => TaskStatus {

@@ -20,7 +20,7 @@ use millrace_engine::{
 
 use super::{
     checkpoints::{Checkpoints, Job, Progress},
-    desk::{self, ControlLog, Desk, Request},
+    desk::{ControlLog, Desk, Request},
     error::HostError,
     status::TaskStatus,
     task::{Done, Task},
@@ -328,7 +328,8 @@ impl EngineThread {
             Request::Learned { model, delta } => desk.learn(model, &delta),
             Request::Withdrawn { user, stated } => desk.withdraw(user, stated),
             Request::Profile { user, reply } => {
-                let found = owner_of(seats, desk.partition_of(user)).and_then(|(profile, _)| desk.profile(profile, user));
+                let found =
+                    owner_of(seats, desk.partition_of(user)).and_then(|(profile, _)| desk.profile(profile, user));
                 // Whoever asked may be gone, here and below.
                 let _ = reply.send(found);
             }
@@ -337,7 +338,7 @@ impl EngineThread {
                 desk.erase(log, outbox, Erase { user, time }, *sent + 1, reply);
             }
             Request::Decide(ask) => {
-                let Some((profile, log)) = owner_of(seats, ask.partition) else { return };
+                let Some((profile, log)) = owner_of(seats, ask.question.partition) else { return };
                 desk.decide(*ask, profile, log, outbox);
             }
         }

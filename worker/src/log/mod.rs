@@ -26,7 +26,7 @@ pub const MAX_LOG_NAME_BYTES: usize = 200;
 /// One ordered, durable sequence of records.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPartition {
-    /// `events`, `examples.MODEL`, `dead-letters`.
+    /// `events`, `examples.MODEL`, `dead-letters`, `http.SOURCE`.
     pub log: String,
     pub partition: u32,
 }

@@ -1,4 +1,5 @@
-//! Where events come from. For now: files; each file is a partition.
+//! Where events come from: files, each a partition, and what is posted.
 
+pub mod http;
 pub mod lines;
 pub mod partitions;

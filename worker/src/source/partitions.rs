@@ -1,4 +1,4 @@
-//! Which files are the partitions of a source. A file keeps its number for the life of the data folder.
+//! What the partitions of a source are. A file keeps its number for the life of the data folder.
 
 use std::{
     collections::BTreeMap,
@@ -33,11 +33,21 @@ impl Default for Registry {
     }
 }
 
-/// A file and the partition it is.
+/// Where a source, or a partition of it, is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file; of a source also a folder or a pattern.
+    File(PathBuf),
+    /// A topic of our own log, to which what is posted goes first.
+    Topic { partitions: u32 },
+}
+
+/// A partition of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
     pub number: u32,
-    pub path: PathBuf,
+    pub location: Location,
+    /// There from the first start on: every merge waits for it.
     pub initial: bool,
 }
 
@@ -108,13 +118,27 @@ fn files(source_name: &str, location: &Path) -> Result<Vec<(String, PathBuf)>, P
 
 impl Registry {
     /// What is registered of a source, without looking for the files.
-    pub fn of(&self, source_name: &str) -> Vec<Partition> {
-        let files = self.sources.get(source_name).into_iter().flatten().enumerate();
-        files.map(|(n, f)| Partition { number: n as u32, path: PathBuf::from(&f.name), initial: f.initial }).collect()
+    pub fn of(&self, source_name: &str, location: &Location) -> Vec<Partition> {
+        if let Location::Topic { partitions } = location {
+            return of_topic(*partitions);
+        }
+        let partition = |(number, file): (usize, &RegisteredFile)| Partition {
+            number: number as u32,
+            location: Location::File(PathBuf::from(&file.name)),
+            initial: file.initial,
+        };
+        self.sources.get(source_name).into_iter().flatten().enumerate().map(partition).collect()
     }
 
-    /// Finds a source's files, and registers those that are new. A registered one that is gone is an error.
-    pub fn resolve(&mut self, source_name: &str, location: &Path) -> Result<Vec<Partition>, PartitionsError> {
+    /// The partitions of a source. Its new files are registered; a registered one that is gone is an error.
+    pub fn resolve(&mut self, source_name: &str, location: &Location) -> Result<Vec<Partition>, PartitionsError> {
+        match location {
+            Location::File(path) => self.resolve_files(source_name, path),
+            Location::Topic { partitions } => Ok(of_topic(*partitions)),
+        }
+    }
+
+    fn resolve_files(&mut self, source_name: &str, location: &Path) -> Result<Vec<Partition>, PartitionsError> {
         if self.format_version > FORMAT_VERSION {
             return Err(PartitionsError::Version { found: self.format_version });
         }
@@ -133,15 +157,32 @@ impl Registry {
         let partition = |(number, file): (usize, &RegisteredFile)| {
             let path = found.iter().find(|(name, _)| *name == file.name).map(|(_, path)| path.clone());
             let gone = || PartitionsError::Gone { source_name: source_name.to_owned(), name: file.name.clone() };
-            Ok(Partition { number: number as u32, path: path.ok_or_else(gone)?, initial: file.initial })
+            let location = Location::File(path.ok_or_else(gone)?);
+            Ok(Partition { number: number as u32, location, initial: file.initial })
         };
         known.iter().enumerate().map(partition).collect()
     }
 }
 
+/// A topic has its partitions from the beginning.
+fn of_topic(partitions: u32) -> Vec<Partition> {
+    let partition = |number| Partition { number, location: Location::Topic { partitions }, initial: true };
+    (0..partitions).map(partition).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn path(partition: &Partition) -> &Path {
+        match &partition.location {
+            Location::File(path) => path,
+            Location::Topic { .. } => panic!("a topic"),
+        }
+    }
+    fn at(path: impl Into<PathBuf>) -> Location {
+        Location::File(path.into())
+    }
 
     #[test]
     fn files_keep_their_numbers() {
@@ -151,10 +192,10 @@ mod tests {
         touch("c.jsonl.gz");
         let mut registry = Registry::default();
         let numbers = |registry: &mut Registry| -> Vec<(u32, String, bool)> {
-            let found = registry.resolve("s", dir.path()).unwrap();
+            let found = registry.resolve("s", &at(dir.path())).unwrap();
             found
                 .into_iter()
-                .map(|p| (p.number, p.path.file_name().unwrap().to_str().unwrap().into(), p.initial))
+                .map(|p| (p.number, path(&p).file_name().unwrap().to_str().unwrap().into(), p.initial))
                 .collect()
         };
         assert_eq!(numbers(&mut registry), [(0, "b.jsonl".into(), true), (1, "c.jsonl.gz".into(), true)]);
@@ -162,7 +203,7 @@ mod tests {
         assert_eq!(numbers(&mut registry)[2], (2, "a.jsonl".into(), false), "a newer file comes last");
         fs::remove_file(dir.path().join("b.jsonl")).unwrap();
         assert!(
-            matches!(registry.resolve("s", dir.path()), Err(PartitionsError::Gone { name, .. }) if name == "b.jsonl")
+            matches!(registry.resolve("s", &at(dir.path())), Err(PartitionsError::Gone { name, .. }) if name == "b.jsonl")
         );
     }
 
@@ -174,12 +215,12 @@ mod tests {
             fs::write(dir.path().join(folder).join("all.csv"), "a\n").unwrap();
         }
         let mut registry = Registry::default();
-        registry.resolve("one", &dir.path().join("x/all.csv")).unwrap();
-        assert_eq!(registry.resolve("one", &dir.path().join("y/all.csv")).unwrap()[0].number, 0);
-        let found = registry.resolve("two", &dir.path().join("*/all.csv")).unwrap();
+        registry.resolve("one", &at(dir.path().join("x/all.csv"))).unwrap();
+        assert_eq!(registry.resolve("one", &at(dir.path().join("y/all.csv"))).unwrap()[0].number, 0);
+        let found = registry.resolve("two", &at(dir.path().join("*/all.csv"))).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!(registry.sources["two"][1].name, "y/all.csv");
-        let none = registry.resolve("three", &dir.path().join("nothing*"));
+        let none = registry.resolve("three", &at(dir.path().join("nothing*")));
         assert!(none.unwrap_err().to_string().contains("--source three=PATH"));
     }
 }

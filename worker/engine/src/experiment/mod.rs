@@ -7,13 +7,15 @@
 //! # Looking at any time while users come back
 //!
 //! A variant's sums grow by new users and by more of the old ones, so a look does not just add independent units to the
-//! one before. Let `S(t)` be the sum over users of z = x - R y at a look, and `V(t)` its variance. A user's later z adds
-//! to the earlier; where users differ in their own rates, what comes later leans the same way as what came before, so
-//! `Cov(S(s), S(t)) >= V(s)` for s < t, with equality for independent increments. By Slepian's inequality a Gaussian process
-//! so correlated leaves any boundary at most as often (a side) as a Brownian motion at times V does: returning
-//! users make repeated looks more alike than in theory, which errs on the safe side. In units of the logarithm of the
-//! ratio, S / Σx, the information 1 / variance is the clock: what [`sequence::NormalMixture`] takes. That none of this is
-//! exact, and works all the same, is shown by A/A simulations with heavy-tailed users (`tests/a_a.rs`).
+//! one before. What must hold for a boundary made for Brownian motion is that two looks are at least as much correlated as
+//! that is at their times: then, by Slepian's inequality, the process crosses the boundary (a side) at most as often.
+//!
+//! The clock here is information, I = 1 / variance of the logarithm of the ratio. If each look adds independent units, the
+//! correlation of looks s < t is `sqrt(I(s) / I(t))`: Brownian motion. If users are equally active and have rates of their
+//! own, a user's later clicks lean the way of the earlier, information grows more slowly than impressions, and
+//! the correlation is the same. If they came one after the other and all stay, it is greater (up to 1.5 times), so that
+//! alarms are rarer. Treating impressions as independent, however, runs the clock far too fast. A proof for any
+//! behaviour there is not; `tests/a_a.rs` simulates heavy-tailed users who come back, with looks all the time.
 
 pub mod assign;
 pub mod past;

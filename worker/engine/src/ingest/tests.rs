@@ -205,7 +205,10 @@ fn what_was_received_is_judged_as_what_is_read() {
         read.read(record);
     }
     assert_eq!(received.sent(), read.sent());
-    assert_eq!((received.reasons(), received.ingest.position().counts), (read.reasons(), read.ingest.position().counts));
+    assert_eq!(
+        (received.reasons(), received.ingest.position().counts),
+        (read.reasons(), read.ingest.position().counts)
+    );
     assert_eq!(received.ingest.position().offset, records.len() as u64);
 
     let mut rig = rig_of(&posted(), Position::default());

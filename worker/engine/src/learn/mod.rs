@@ -183,6 +183,11 @@ impl Model {
         own.position(|(column, per_item)| per_item && column.name == name)
     }
 
+    /// Examples that were scored.
+    pub fn scored(&self) -> u64 {
+        self.validation.examples()
+    }
+
     /// Predicts, scores and, unless the model is frozen or trains on other variants, learns. Returns the probability that
     /// was predicted. Examples must come in their order; their values are the profile's columns or those of
     /// [`Model::served_schema`], in which the model's own statistics are as of their decision.

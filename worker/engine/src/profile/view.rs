@@ -20,6 +20,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
+    /// Of a user who has not agreed.
     pub const CLOSED: View<'static> = View { consented: false, row: None };
 }
 

@@ -57,6 +57,8 @@ struct World {
     users: usize,
     /// Of the Pareto distribution of visits.
     shape: f64,
+    /// One user in so many is in variant 1.
+    one_in: u64,
     /// What click rates of variant 1 are multiplied by.
     factor: f64,
     settings: Settings,
@@ -69,7 +71,7 @@ fn experiment(seed: u64, world: &World) -> Alarms {
     let mut visits: Vec<(f64, u32)> = Vec::new();
     for n in 0..world.users {
         let rate = (0.03 * libm::exp(random.normal() - 0.5)).min(0.5);
-        users.push(User { rate, variant: random.below(2) as usize, sums: UserSums::default() });
+        users.push(User { rate, variant: usize::from(random.below(world.one_in) == 0), sums: UserSums::default() });
         let enters = random.unit();
         let count = random.pareto(world.shape).min(300.0) as u32;
         visits.extend((0..count).map(|_| (enters + (1.0 - enters) * random.unit(), n as u32)));
@@ -105,7 +107,7 @@ fn ever(world: &World) -> [u64; 4] {
         looks += u64::from(alarms.looks);
     }
     println!("of {SEEDS} experiments, {} looks each, alarm: {counts:?}", looks / SEEDS);
-    assert!(looks > 200 * SEEDS, "few looks prove little: {looks}");
+    assert!(looks > 100 * SEEDS, "few looks prove little: {looks}");
     counts
 }
 
@@ -113,8 +115,10 @@ fn ever(world: &World) -> [u64; 4] {
 #[test]
 fn at_most_one_in_twenty_ever_alarms_but_for_a_per_impression_variance() {
     let wide = Settings { tau: 0.3, ..Settings::default() };
-    for (shape, settings) in [(1.5, wide), (1.1, Settings::default())] {
-        let [ctr, per_user, per_basket, per_impression] = ever(&World { users: 4_000, shape, factor: 1.0, settings });
+    let usual = Settings::default();
+    for (shape, one_in, settings) in [(1.5, 2, wide), (1.5, 10, wide), (1.1, 2, usual), (1.1, 10, usual)] {
+        let [ctr, per_user, per_basket, per_impression] =
+            ever(&World { users: 4_000, shape, one_in, factor: 1.0, settings });
         for (name, count) in [("ctr", ctr), ("per user", per_user), ("per basket", per_basket)] {
             assert!(20 * count <= SEEDS, "{name}: {count} of {SEEDS}");
         }
@@ -124,7 +128,7 @@ fn at_most_one_in_twenty_ever_alarms_but_for_a_per_impression_variance() {
 
 #[test]
 fn a_lift_that_is_there_is_found() {
-    let world = World { users: 4_000, shape: 1.5, factor: 2.0, settings: Settings::default() };
+    let world = World { users: 4_000, shape: 1.5, one_in: 2, factor: 2.0, settings: Settings::default() };
     let found = (0..50).filter(|seed| experiment(10_000 + seed, &world).ctr).count();
     assert!(found >= 40, "{found} of 50");
 }

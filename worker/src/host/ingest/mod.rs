@@ -1,10 +1,18 @@
-//! An ingest task with its file: reads records, judges them, and remembers where it was.
+//! An ingest task with what it reads, a file or a topic's partition: it reads records, has them judged, and remembers
+//! where it was.
 
-use std::{path::PathBuf, sync::Arc};
+mod file;
+mod topic;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use millrace_engine::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
-    codec::{Put, Reader},
+    codec::Reader as Bytes,
     decode::Decoder,
     frame::{
         Origin, OriginState,
@@ -13,43 +21,33 @@ use millrace_engine::{
     ingest::{Ingest, IngestPlan, Input, Position},
 };
 
+use self::{
+    file::{FileReader, KnownFile},
+    topic::TopicReader,
+};
 use super::{
     error::HostError,
     skew::{Pacer, Watermarks},
 };
-use crate::source::lines::{Fingerprint, Lines, Next, fingerprint};
+use crate::log::{Log, LogPartition};
 
 const POSITION: u8 = 1;
 const FILE: u8 = 2;
 
-/// Where a file's ingest stands.
+/// Where an ingest task stands, as its checkpoint says.
 #[derive(Clone, Copy, Debug)]
-pub struct FilePosition {
+pub struct Saved {
     pub position: Position,
-    pub known: Fingerprint,
-    /// Where the file's bytes broke, so that it is told only once.
-    pub broken_at: Option<u64>,
+    /// Absent for topics.
+    file: Option<KnownFile>,
 }
 
-impl FilePosition {
+impl Saved {
     pub fn restore(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let checkpoint = Checkpoint::read(bytes, TaskKind::Ingest)?;
-        let position = Position::read(&mut Reader::new(checkpoint.section(POSITION)?))?;
-        let mut r = Reader::new(checkpoint.section(FILE)?);
-        let known = Fingerprint { bytes: r.u64("fingerprint")?, hash: r.u64("fingerprint")? };
-        let broken_at = Some(r.u64("broken at")?).filter(|at| *at != u64::MAX);
-        Ok(Self { position, known, broken_at })
-    }
-
-    fn write(&self) -> Vec<u8> {
-        let mut w = CheckpointWriter::new(TaskKind::Ingest, Extent::Base);
-        w.section(POSITION, |out| self.position.write(out));
-        w.section(FILE, |out| {
-            out.put_u64(self.known.bytes);
-            out.put_u64(self.known.hash);
-            out.put_u64(self.broken_at.unwrap_or(u64::MAX));
-        });
-        w.finish()
+        let position = Position::read(&mut Bytes::new(checkpoint.section(POSITION)?))?;
+        let file = checkpoint.section(FILE).ok().map(|known| KnownFile::read(&mut Bytes::new(known))).transpose()?;
+        Ok(Self { position, file })
     }
 }
 
@@ -59,38 +57,55 @@ pub struct Shared {
     pub pacer: Pacer,
 }
 
-/// One file being read.
-pub struct FileIngest {
+/// What a task reads.
+pub enum Place {
+    File(PathBuf),
+    Topic(Arc<dyn Log>, LogPartition),
+}
+
+enum Reader {
+    File(FileReader),
+    Topic(TopicReader),
+}
+
+impl Reader {
+    /// The next record, and where the one after it begins (files: the byte).
+    fn next(&mut self) -> Result<Option<(Input<'_>, u64)>, HostError> {
+        match self {
+            Self::File(file) => Ok(file.next()),
+            Self::Topic(topic) => Ok(topic.next()?.map(|input| (input, 0))),
+        }
+    }
+}
+
+/// One partition of a source being read.
+pub struct IngestTask {
     /// Place among all origins of the host.
     number: usize,
     pub source_name: String,
-    path: PathBuf,
     ingest: Ingest,
-    lines: Lines,
+    reader: Reader,
     shared: Arc<Shared>,
-    known: Fingerprint,
-    broken_at: Option<u64>,
     /// `Ended` when reading to the end; else when the end was first seen.
     finite: bool,
-    idle_after: std::time::Duration,
-    end_since: Option<std::time::Instant>,
+    idle_after: Duration,
+    end_since: Option<Instant>,
     disorder: Option<Disorder>,
 }
 
-/// How a file is to be read.
-pub struct FilePlan {
+/// How a partition is to be read.
+pub struct ReadPlan {
     pub number: usize,
     pub source_name: String,
-    pub path: PathBuf,
+    pub place: Place,
     pub origin: Origin,
-    pub has_header: bool,
     /// It ends, instead of becoming idle at its end.
     pub finite: bool,
-    pub idle_after: std::time::Duration,
+    pub idle_after: Duration,
     pub read_order: Option<u64>,
 }
 
-/// Makes a task read now much, now little, now nothing: splitmix64 (Steele et al. 2014), seeded for each file.
+/// Makes a task read now much, now little, now nothing: splitmix64 (Steele et al. 2014), seeded for each task.
 struct Disorder {
     state: u64,
 }
@@ -107,46 +122,34 @@ impl Disorder {
     }
 }
 
-impl FileIngest {
+impl IngestTask {
     pub fn open(
-        plan: FilePlan,
+        plan: ReadPlan,
         ingest: IngestPlan,
         mut decoder: Decoder,
-        at: Option<FilePosition>,
+        at: Option<Saved>,
         shared: Arc<Shared>,
     ) -> Result<Self, HostError> {
-        let known = at.map(|at| at.known);
-        let mut lines = Lines::open(&plan.path, 0, known)?;
-        if plan.has_header {
-            let cause = match lines.advance() {
-                Next::Record(header) => decoder.header(lines.record(header)).err().map(|e| e.to_string()),
-                Next::End => Some("there is no header line".into()),
-                Next::TooLong(_) => Some("its header line is too long".into()),
-                Next::Broken(cause) => Some(cause),
-            };
-            if let Some(cause) = cause {
-                let file = plan.path.display().to_string();
-                return Err(HostError::Header { source_name: plan.source_name, file, cause });
-            }
-        }
         let position = at.map_or(Position::default(), |at| at.position);
-        if position.byte > lines.byte() {
-            lines = Lines::open(&plan.path, position.byte, None)?;
-        }
-        if !plan.finite {
-            lines.follow();
-        }
+        let reader = match plan.place {
+            Place::File(path) => {
+                let known = at.and_then(|at| at.file);
+                let mut file = FileReader::open(&plan.source_name, path, position.byte, known, &mut decoder)?;
+                if !plan.finite {
+                    file.follow();
+                }
+                Reader::File(file)
+            }
+            Place::Topic(log, partition) => Reader::Topic(TopicReader::open(log, partition, position.offset)?),
+        };
         let ingest = Ingest::new(ingest, plan.origin, decoder, position);
         shared.watermarks.publish(plan.number, ingest.watermark(), OriginState::Active);
         Ok(Self {
             number: plan.number,
             source_name: plan.source_name,
-            path: plan.path,
             ingest,
-            lines,
+            reader,
             shared,
-            known: known.unwrap_or_default(),
-            broken_at: at.and_then(|at| at.broken_at),
             finite: plan.finite,
             idle_after: plan.idle_after,
             end_since: None,
@@ -158,37 +161,34 @@ impl FileIngest {
         &self.ingest
     }
     pub fn is_broken(&self) -> bool {
-        self.broken_at.is_some()
+        matches!(&self.reader, Reader::File(file) if file.is_broken())
+    }
+    /// The offset behind the last record, if that is known.
+    pub fn end(&self, log: &dyn Log) -> Option<u64> {
+        match &self.reader {
+            Reader::File(_) => None,
+            Reader::Topic(topic) => log.end(topic.partition()).ok(),
+        }
     }
 
     /// Reads up to `budget` records. False: there was nothing to do.
-    pub fn step(&mut self, outbox: &mut Outbox, out: &Handle, budget: usize) -> bool {
+    pub fn step(&mut self, outbox: &mut Outbox, out: &Handle, budget: usize) -> Result<bool, HostError> {
         let lowest = self.shared.watermarks.lowest();
         if self.ingest.is_holding() && !self.ingest.release(lowest, outbox, out) {
             // Part of a record may have gone on, and the watermark with it: others wait for that.
             self.publish();
-            return false;
+            return Ok(false);
         }
         let wanted = self.disorder.as_mut().map_or(budget, |disorder| disorder.next(budget));
         if wanted == 0 {
-            return true;
+            return Ok(true);
         }
         let allowed = self.shared.pacer.allow(wanted);
         let mut read = 0;
         while read < allowed && (read == 0 || !outbox.is_full()) {
-            let next = self.lines.advance();
-            let next_byte = self.lines.byte();
-            let input = match &next {
-                Next::Record(range) => Input::Record(self.lines.record(range.clone())),
-                Next::TooLong(len) => Input::TooLong(*len),
-                Next::Broken(cause) if self.broken_at.is_none() => Input::Unreadable(cause),
-                Next::Broken(_) | Next::End => break,
-            };
+            let Some((input, next_byte)) = self.reader.next()? else { break };
             read += 1;
             self.ingest.read(input, next_byte, lowest, outbox, out);
-            if matches!(next, Next::Broken(_)) {
-                self.broken_at = Some(next_byte);
-            }
             if self.ingest.is_holding() {
                 self.publish();
                 if !self.ingest.release(self.shared.watermarks.lowest(), outbox, out) {
@@ -203,11 +203,11 @@ impl FileIngest {
             self.at_end(outbox, out);
         }
         self.publish();
-        read > 0
+        Ok(read > 0)
     }
 
     fn at_end(&mut self, outbox: &mut Outbox, out: &Handle) {
-        let since = *self.end_since.get_or_insert_with(std::time::Instant::now);
+        let since = *self.end_since.get_or_insert_with(Instant::now);
         if self.finite {
             self.ingest.at_end(OriginState::Ended, outbox, out);
         } else if since.elapsed() >= self.idle_after {
@@ -220,15 +220,13 @@ impl FileIngest {
     }
 
     /// What a checkpoint saves.
-    pub fn checkpoint(&mut self) -> Result<Vec<u8>, HostError> {
+    pub fn checkpoint(&mut self) -> Vec<u8> {
         let position = *self.ingest.committed();
-        if self.known.bytes < 4096 && position.byte > self.known.bytes {
-            match fingerprint(&self.path, position.byte) {
-                Ok(known) => self.known = known,
-                // It is open and can still be read to its end.
-                Err(error) => tracing::warn!(%error, "a file that is being read was removed or renamed"),
-            }
+        let mut w = CheckpointWriter::new(TaskKind::Ingest, Extent::Base);
+        w.section(POSITION, |out| position.write(out));
+        if let Reader::File(file) = &mut self.reader {
+            w.section(FILE, |out| file.known_up_to(position.byte).write(out));
         }
-        Ok(FilePosition { position, known: self.known, broken_at: self.broken_at }.write())
+        w.finish()
     }
 }
