@@ -359,7 +359,7 @@ mod tests {
         for control in samples() {
             let bytes = bytes(&control);
             assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_le_bytes());
-            assert_eq!(Control::read(&bytes[4..]).unwrap(), (Seq { offset: 3 << 32 | 5, index: 0 }, control));
+            assert_eq!(Control::read(&bytes[4..]).unwrap(), (Seq { offset: 3 << 40 | 5, index: 0 }, control));
         }
     }
 
