@@ -10,7 +10,7 @@ use std::{
 
 use millrace_engine::{
     decode::{Decoded, Decoder, Place, Reason, record},
-    event::Time,
+    event::{ConsentChange, Pseudonym, Time},
     ingest::partition_of,
     plan::PlanError,
 };
@@ -53,6 +53,8 @@ pub struct Batch {
     /// Records of which something could not be read, by their place in the request (from 0), with the first reason.
     /// They are appended all the same: what could be read of them counts, and the rest becomes dead letters.
     pub rejected: Vec<(usize, Reason)>,
+    /// Withdrawals of consent, with the time that they state: serving is told of them before the log is read.
+    pub withdrawn: Vec<(Pseudonym, Time)>,
 }
 
 impl Posted {
@@ -90,7 +92,7 @@ impl Posted {
 
     /// Decodes the records of one request, received at `received`. A user's records all go to the same partition.
     pub fn decode<R: AsRef<[u8]>>(&self, source: usize, records: &[R], received: Time) -> Batch {
-        let mut batch = Batch { appends: Vec::with_capacity(records.len()), rejected: Vec::new() };
+        let mut batch = Batch { appends: Vec::with_capacity(records.len()), rejected: Vec::new(), withdrawn: Vec::new() };
         let Some(source) = self.sources.get(source) else { return batch };
         // A record that made the decoder panic, if there is one, leaves nothing that the next would see.
         let mut decoder = source.decoder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,6 +101,8 @@ impl Posted {
             // Its place in the topic is not known yet; ingest gives it that.
             decoder.decode(bytes.as_ref(), Place { partition: 0, row: 0 }, decoded);
             batch.rejected.extend(decoded.rejects.first().map(|reject| (n, reject.reason)));
+            let withdrawals = decoded.events.iter().filter(|event| event.consent == ConsentChange::Withdraw);
+            batch.withdrawn.extend(withdrawals.map(|event| (event.user, event.stated)));
             let user = decoded.events.first().map(|event| event.user);
             let partition = user.map_or(0, |user| partition_of(user, source.topic.len() as u32));
             let mut kept = Vec::new();
