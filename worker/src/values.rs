@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use millrace_engine::{
-    example::{FeatureValue, Schema, VALUE_BYTES},
     codec::Reader,
+    example::{FeatureValue, Schema, VALUE_BYTES},
     plan::ModelPlan,
 };
 use serde_json::{Value, json};

@@ -29,11 +29,11 @@ use crate::{
     pipeline::Pipeline,
     progress,
     replay::for_each_record,
-    values,
     store::{
         checkpoint,
         inspect::{self, TaskCheckpoints},
     },
+    values,
 };
 
 #[derive(Subcommand)]

@@ -156,6 +156,8 @@ pub enum CliError {
     Evaluate(#[from] EvaluateError),
     #[error(transparent)]
     Serve(#[from] serve::SetupError),
+    #[error(transparent)]
+    Posted(#[from] crate::source::http::StartError),
     #[error("{0}")]
     Other(String),
     /// What was found is printed already; only the exit code is left to say.

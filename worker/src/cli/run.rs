@@ -20,7 +20,7 @@ use super::{CliError, Output, parse_source, print, sources};
 use crate::{
     data::Data,
     host::{
-        Finished, Host, HostConfig, POLL,
+        Host, HostConfig, POLL,
         figures::Figures,
         serving::{Serving, Shown},
         status::{TaskStatus, Totals},
@@ -30,6 +30,7 @@ use crate::{
     pipeline::Pipeline,
     progress::Progress,
     serve::{Prepared, PreparedPages, Server, Timeouts},
+    source::http::Posted,
     summary::Summary,
 };
 
@@ -111,17 +112,29 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let host = Host::start(&pipeline, &partitions, data.log(), data.store(), data.claimant(), &args.host_config())?;
     let shared = metrics::Shared::new();
     shared.update(host.statuses(), true);
-    let serving = Arc::new(Serving::new(&pipeline, host.asked()));
-    let view = View::new(&pipeline, serving.clone(), shared.clone());
+    let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;
+    let serving = Arc::new(Serving::new(&pipeline, host.asked(), posted));
+    let mut view = View::new(&pipeline, serving.clone(), shared.clone());
     let mut listeners = Vec::new();
     listeners.extend(pages.map(|pages| pages.listener(shared.clone())));
     if let Some(api) = api {
         data.tell_address(api.address())?;
         tracing::info!("the API and the page: {}://{}/", if api.is_tls() { "https" } else { "http" }, api.address());
         listeners.push(api.listener(serving, shared));
+    } else {
+        drop(serving);
     }
     let server = (!listeners.is_empty()).then(|| Server::start(listeners)).transpose()?;
-    let finished = runtime.block_on(supervise(host, server, view, args.quiet))?;
+    runtime.block_on(supervise(&host, &mut view, server.is_some(), args.quiet))?;
+    // First what was asked is answered, then what was posted kept, then everything saved.
+    if let Some(server) = server {
+        server.stop();
+    }
+    drop(view);
+    if appender.join().is_err() {
+        return Err(CliError::Other("the thread that keeps what is posted has failed".into()));
+    }
+    let finished = host.stop()?;
     let summary = Summary::of(&pipeline, finished);
     match output {
         Output::Text => print(summary.to_string()),
@@ -175,7 +188,7 @@ impl View {
 }
 
 /// Waits for the end, a signal or a failure, and shows how it goes meanwhile.
-async fn supervise(host: Host, server: Option<Server>, mut view: View, quiet: bool) -> Result<Finished, CliError> {
+async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::Other(format!("cannot listen for signals: {e}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -195,7 +208,7 @@ async fn supervise(host: Host, server: Option<Server>, mut view: View, quiet: bo
             updated = Instant::now();
             view.shared.update(host.statuses(), true);
         }
-        if server.is_some() && sampled.is_none_or(|sampled: Instant| sampled.elapsed() >= OVERVIEW_EVERY) {
+        if has_page && sampled.is_none_or(|sampled: Instant| sampled.elapsed() >= OVERVIEW_EVERY) {
             sampled = Some(Instant::now());
             view.sample(&host.statuses());
         }
@@ -207,9 +220,5 @@ async fn supervise(host: Host, server: Option<Server>, mut view: View, quiet: bo
     if !quiet {
         view.progress.draw(&Totals::of(&host.statuses()));
     }
-    // Blocks until what was asked is answered, then until everything is saved.
-    if let Some(server) = server {
-        server.stop();
-    }
-    Ok(host.stop()?)
+    Ok(())
 }

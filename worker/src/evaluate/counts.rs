@@ -46,7 +46,7 @@ pub fn read(path: &Path, shape: &CountsShape) -> Result<Vec<CountedTest>, Evalua
     let (test, arm) = (table.column(&names)?, table.column(&[&shape.arm])?);
     let (impressions, clicks) = (table.column(&[&shape.impressions])?, table.column(&[&shape.clicks])?);
     let mut tests: BTreeMap<String, Vec<CountedArm>> = BTreeMap::new();
-    while table.next()? {
+    while table.advance()? {
         let name = table.text(arm).to_owned();
         let counted = CountedArm { name, impressions: table.count(impressions)?, clicks: table.count(clicks)? };
         if counted.clicks > counted.impressions {

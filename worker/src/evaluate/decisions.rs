@@ -53,7 +53,7 @@ pub fn read(path: &Path, shape: &DecisionsShape) -> Result<DecisionLog, Evaluate
     let position = if table.has(&shape.position) { Some(table.column(&[&shape.position])?) } else { None };
     let (reward, propensity) = (table.column(&names(&shape.reward))?, table.column(&names(&shape.propensity))?);
     let mut log = DecisionLog { decisions: Vec::new(), items: Numbers::default(), positions: Numbers::default() };
-    while table.next()? {
+    while table.advance()? {
         let decision = Logged {
             item: log.items.of(table.text(item)),
             position: log.positions.of(position.map_or(ONE_POSITION, |column| table.text(column))),
@@ -83,7 +83,7 @@ impl DecisionLog {
         let positions = !self.positions.0.contains_key(ONE_POSITION);
         let position = if positions { Some(table.column(&[&shape.position])?) } else { None };
         let mut rows = Vec::new();
-        while table.next()? {
+        while table.advance()? {
             let position = self.positions.of(position.map_or(ONE_POSITION, |column| table.text(column)));
             rows.push((self.items.of(table.text(item)), position, table.number(probability)?));
         }

@@ -54,7 +54,7 @@ pub fn read(path: &Path, tau: f64) -> Result<Vec<Treatment>, EvaluateError> {
     let (experiment, variant, metric, time) = (experiment?, variant?, metric?, time?);
     let numbers = numbers.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut looks: BTreeMap<[String; 3], Vec<Checkpoint>> = BTreeMap::new();
-    while table.next()? {
+    while table.advance()? {
         let key = [metric, experiment, variant].map(|column| table.text(column).to_owned());
         let values = numbers.iter().map(|column| table.optional(*column)).collect::<Result<Vec<_>, _>>()?;
         let time = table.number(time)?;

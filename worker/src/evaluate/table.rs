@@ -60,7 +60,7 @@ impl Table {
     }
 
     /// Goes to the next row. False at the end.
-    pub fn next(&mut self) -> Result<bool, EvaluateError> {
+    pub fn advance(&mut self) -> Result<bool, EvaluateError> {
         self.reader.read_record(&mut self.row).map_err(|cause| broken(&self.path, cause))
     }
 

@@ -115,7 +115,7 @@ fn a_cut_off_gzip_file_is_an_error() {
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let read = || -> Result<(), EvaluateError> {
         let mut table = Table::open(&path)?;
-        while table.next()? {}
+        while table.advance()? {}
         Ok(())
     };
     assert!(matches!(read(), Err(EvaluateError::Io { .. })));

@@ -103,7 +103,7 @@ impl Units {
         };
         let columns = shape.metrics.iter().map(column).collect::<Result<Vec<_>, EvaluateError>>()?;
         let mut rows = 0u64;
-        while table.next()? {
+        while table.advance()? {
             rows += 1;
             let values = columns.iter().map(|(x, per)| {
                 let y = per.map_or(Ok(1.0), |per| table.number(per))?;

@@ -182,7 +182,12 @@ impl Desk {
                 log.append(&control, outbox);
                 let Control::Decision(record) = control else { unreachable!("made above") };
                 self.remember(&q.id, &answer, &record, took);
-                return Made { id: q.id.clone(), placement: q.placement, answer: Answer { record: Some(record), ..answer }, models };
+                return Made {
+                    id: q.id.clone(),
+                    placement: q.placement,
+                    answer: Answer { record: Some(record), ..answer },
+                    models,
+                };
             }
             self.figures.add(took, || None);
             Made { id: q.id.clone(), placement: q.placement, answer, models }
@@ -192,9 +197,7 @@ impl Desk {
     }
 
     fn remember(&self, id: &str, answer: &Answer, decision: &Decision, took: Duration) {
-        let recent = || {
-            Some(Recent { id: id.to_owned(), reason: answer.reason, decision: decision.clone(), took })
-        };
+        let recent = || Some(Recent { id: id.to_owned(), reason: answer.reason, decision: decision.clone(), took });
         self.figures.add(took, recent);
     }
 }

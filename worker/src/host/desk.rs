@@ -31,12 +31,25 @@ pub type Reply<T> = oneshot::Sender<T>;
 pub enum Request {
     Decide(Box<super::decisions::Ask>),
     /// Answered once the erasure is durable.
-    Erase { user: Pseudonym, time: Time, reply: Reply<()> },
-    Profile { user: Pseudonym, reply: Reply<Option<UserProfile>> },
+    Erase {
+        user: Pseudonym,
+        time: Time,
+        reply: Reply<()>,
+    },
+    Profile {
+        user: Pseudonym,
+        reply: Reply<Option<UserProfile>>,
+    },
     /// A withdrawal was accepted: it counts before the log has been read up to it.
-    Withdrawn { user: Pseudonym, stated: Time },
+    Withdrawn {
+        user: Pseudonym,
+        stated: Time,
+    },
     /// What a model has learned since the last time.
-    Learned { model: usize, delta: Arc<ServingDelta> },
+    Learned {
+        model: usize,
+        delta: Arc<ServingDelta>,
+    },
 }
 
 /// What is kept of a user, for people.

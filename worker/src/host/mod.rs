@@ -76,6 +76,15 @@ pub struct Finished {
 }
 
 impl Host {
+    /// Ends everything: nothing more becomes durable.
+    pub fn abandoner(&self) -> impl Fn() + Send + 'static {
+        let control = self.control.clone();
+        move || {
+            control.abandoned.store(true, Ordering::Release);
+            control.stop.store(true, Ordering::Release);
+        }
+    }
+
     /// How to ask the engine threads.
     pub fn asked(&self) -> serving::Asked {
         self.asked.clone()

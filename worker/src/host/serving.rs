@@ -27,8 +27,9 @@ use crate::{
     progress,
     serve::{
         Backend, ServeError,
-        api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity},
+        api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity, Rejected},
     },
+    source::http::{NotAppended, Posted},
 };
 
 /// How to ask the engine threads.
@@ -52,6 +53,7 @@ pub struct Serving {
     plan: Arc<Plan>,
     keys: Pseudonymizer,
     asked: Asked,
+    posted: Posted,
     shown: RwLock<Shown>,
     random: RandomState,
     drawn: AtomicU64,
@@ -61,11 +63,12 @@ pub struct Serving {
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Serving {
-    pub fn new(pipeline: &Pipeline, asked: Asked) -> Self {
+    pub fn new(pipeline: &Pipeline, asked: Asked, posted: Posted) -> Self {
         Self {
             plan: pipeline.plan.clone(),
             keys: pipeline.keys.clone(),
             asked,
+            posted,
             shown: RwLock::default(),
             random: RandomState::new(),
             drawn: AtomicU64::new(0),
@@ -107,8 +110,30 @@ impl Serving {
         answer.await.map_err(|_| ServeError::Stopping)
     }
 
+    async fn accept_all(&self, request: EventsRequest) -> Result<Accepted, ServeError> {
+        let source = self.posted.find(request.source.as_deref()).ok_or_else(|| {
+            let known: Vec<&str> = self.posted.names().collect();
+            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+            ServeError::Invalid { field: "source", detail: format!("name a source of kind http; there is {known}") }
+        })?;
+        let batch = self.posted.decode(source, &request.records, now());
+        let rejected = batch.rejected.iter();
+        let rejected: Vec<Rejected> =
+            rejected.map(|(n, reason)| Rejected { index: *n as u64, reason: reason.name().to_owned() }).collect();
+        let accepted = (request.records.len() - rejected.len()) as u64;
+        let withdrawn = batch.withdrawn.clone();
+        self.posted.append(batch).await.map_err(|refused| match refused {
+            NotAppended::Busy => ServeError::Busy { retry_after: RETRY_AFTER },
+            NotAppended::Failed(cause) => ServeError::Failed(cause),
+            NotAppended::Stopped => ServeError::Stopping,
+        })?;
+        // Before the answer, so that the very next decision knows.
+        withdrawn.into_iter().for_each(|(user, stated)| self.withdrawn(user, stated));
+        Ok(Accepted { accepted, rejected })
+    }
+
     /// Tells the owner of the user's partition of a withdrawal that was accepted: it must count at once.
-    pub fn withdrawn(&self, user: Pseudonym, stated: Time) {
+    fn withdrawn(&self, user: Pseudonym, stated: Time) {
         self.asked.mailboxes[self.asked.owners[self.partition_of(user)]].tell(Request::Withdrawn { user, stated });
     }
 
@@ -133,8 +158,7 @@ impl Backend for Serving {
     }
 
     fn accept(&self, request: EventsRequest) -> BoxFuture<'_, Result<Accepted, ServeError>> {
-        let _ = request;
-        Box::pin(async { Err(ServeError::Stopping) })
+        Box::pin(self.accept_all(request))
     }
 
     fn erase(&self, user: Identity) -> BoxFuture<'_, Result<(), ServeError>> {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::checkpoints::Written;
-use millrace_engine::{event::Time, experiment::VariantSums, frame::OriginState, ingest, join::OutcomeCounts, learn::ModelSummary, profile};
+use millrace_engine::{
+    event::Time, experiment::VariantSums, frame::OriginState, ingest, join::OutcomeCounts, learn::ModelSummary, profile,
+};
 
 /// A task at one moment.
 #[derive(Clone, Debug)]
@@ -24,7 +26,11 @@ pub struct TaskStatus {
 
 #[derive(Clone, Debug)]
 pub enum Detail {
-    Ingest { source: String, counts: ingest::Counts, unreadable_now: bool },
+    Ingest {
+        source: String,
+        counts: ingest::Counts,
+        unreadable_now: bool,
+    },
     Profile {
         counts: profile::Counts,
         outcomes: Vec<OutcomeCounts>,
@@ -33,7 +39,11 @@ pub enum Detail {
         /// Sums of each variant, by experiment.
         experiments: Vec<(String, Vec<VariantSums>)>,
     },
-    Model { name: String, summary: Box<ModelSummary>, late: u64 },
+    Model {
+        name: String,
+        summary: Box<ModelSummary>,
+        late: u64,
+    },
 }
 
 /// Sums over all tasks: what became of the events.

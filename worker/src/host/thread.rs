@@ -328,7 +328,8 @@ impl EngineThread {
             Request::Learned { model, delta } => desk.learn(model, &delta),
             Request::Withdrawn { user, stated } => desk.withdraw(user, stated),
             Request::Profile { user, reply } => {
-                let found = owner_of(seats, desk.partition_of(user)).and_then(|(profile, _)| desk.profile(profile, user));
+                let found =
+                    owner_of(seats, desk.partition_of(user)).and_then(|(profile, _)| desk.profile(profile, user));
                 // Whoever asked may be gone, here and below.
                 let _ = reply.send(found);
             }

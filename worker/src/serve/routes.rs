@@ -73,7 +73,8 @@ pub const ROUTES: &[(&str, &str, Endpoint)] = &[
 ];
 
 impl Endpoint {
-    fn api(self) -> Option<Api> {
+    /// Whose token it needs.
+    pub fn api(self) -> Option<Api> {
         match self {
             Endpoint::Decide => Some(Api::Decisions),
             Endpoint::Accept => Some(Api::Events),
@@ -170,7 +171,7 @@ async fn dispatch(app: &App, endpoint: Endpoint, request: Request<Body>) -> Resu
         Endpoint::Erase => {
             let user = identity(&mut parts).await?;
             in_time(durable, app.backend.erase(user)).await?;
-            json_answer(StatusCode::ACCEPTED, &json!({"durable": true}))
+            json_answer(StatusCode::OK, &json!({"durable": true}))
         }
         Endpoint::Profile => {
             let user = identity(&mut parts).await?;

@@ -40,6 +40,7 @@ pub struct Posted {
 
 struct Source {
     name: String,
+    is_table: bool,
     /// Its partitions, in order.
     topic: Vec<LogPartition>,
     /// There is one: a record takes microseconds.
@@ -53,7 +54,7 @@ pub struct Batch {
     /// Records of which something could not be read, by their place in the request (from 0), with the first reason.
     /// They are appended all the same: what could be read of them counts, and the rest becomes dead letters.
     pub rejected: Vec<(usize, Reason)>,
-    /// Withdrawals of consent, with the time that they state: serving is told of them before the log is read.
+    /// Who withdraws consent, and the time that the event states.
     pub withdrawn: Vec<(Pseudonym, Time)>,
 }
 
@@ -70,7 +71,12 @@ impl Posted {
         let source = |(n, source, http): (usize, &millrace_crds::spec::Source, &millrace_crds::spec::HttpSource)| {
             let (_, decoder) = pipeline.plan.ingest(pipeline.spec(), n, max_skew, &pipeline.keys)?;
             let topic = (0..http.partitions).map(|p| logs::http(&source.name, p)).collect();
-            Ok(Source { name: source.name.clone(), topic, decoder: Mutex::new((decoder, Decoded::default())) })
+            Ok(Source {
+                name: source.name.clone(),
+                is_table: source.table,
+                topic,
+                decoder: Mutex::new((decoder, Decoded::default())),
+            })
         };
         let sources = posted.map(source).collect::<Result<_, PlanError>>()?;
         let (appender, thread) = Appender::start(log, wake, failed)?;
@@ -82,17 +88,18 @@ impl Posted {
         self.sources.iter().map(|source| source.name.as_str())
     }
 
-    /// The place of a source among [`Posted::names`]; without a name, of the only one.
+    /// The place of a source among [`Posted::names`]; without a name, of the only one that is not a table.
     pub fn find(&self, name: Option<&str>) -> Option<usize> {
-        match name {
-            Some(name) => self.sources.iter().position(|source| source.name == name),
-            None => (self.sources.len() == 1).then_some(0),
-        }
+        let is_meant = |source: &Source| name.map_or(!source.is_table, |name| source.name == name);
+        let mut meant = self.sources.iter().enumerate().filter(|(_, source)| is_meant(source));
+        let first = meant.next()?.0;
+        meant.next().is_none().then_some(first)
     }
 
     /// Decodes the records of one request, received at `received`. A user's records all go to the same partition.
     pub fn decode<R: AsRef<[u8]>>(&self, source: usize, records: &[R], received: Time) -> Batch {
-        let mut batch = Batch { appends: Vec::with_capacity(records.len()), rejected: Vec::new(), withdrawn: Vec::new() };
+        let mut batch =
+            Batch { appends: Vec::with_capacity(records.len()), rejected: Vec::new(), withdrawn: Vec::new() };
         let Some(source) = self.sources.get(source) else { return batch };
         // A record that made the decoder panic, if there is one, leaves nothing that the next would see.
         let mut decoder = source.decoder.lock().unwrap_or_else(PoisonError::into_inner);

@@ -44,7 +44,9 @@ pub fn run(address: SocketAddr, asks: &Receiver<Ask>, outcomes: &Sender<Outcome>
         let asked = Instant::now();
         let reply = connection.post("/v1/decisions", "application/json", request(&ask).as_bytes());
         let decided = match reply {
-            Ok(reply) if reply.status == 200 => serde_json::from_slice(&reply.body).map_err(|_| "unreadable".to_owned()),
+            Ok(reply) if reply.status == 200 => {
+                serde_json::from_slice(&reply.body).map_err(|_| "unreadable".to_owned())
+            }
             Ok(reply) => Err(format!("HTTP {}", reply.status)),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => Err("timed out".to_owned()),
             Err(error) => Err(error.kind().to_string()),

@@ -123,20 +123,38 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (e, d) = (&self.events, &self.decisions);
-        writeln!(f, "{} seconds of the shop ({}, seed {}): {} visits", self.seconds, self.scenario, self.seed, self.visits)?;
+        writeln!(
+            f,
+            "{} seconds of the shop ({}, seed {}): {} visits",
+            self.seconds, self.scenario, self.seed, self.visits
+        )?;
         if self.postponed_seconds > 0.0 {
             writeln!(f, "stood still for {:.1} s: nobody took its events", self.postponed_seconds)?;
         }
-        writeln!(f, "events     {} sent, {} accepted, {} rejected", e.events, e.accepted, e.rejected.values().sum::<u64>())?;
+        writeln!(
+            f,
+            "events     {} sent, {} accepted, {} rejected",
+            e.events,
+            e.accepted,
+            e.rejected.values().sum::<u64>()
+        )?;
         writeln!(f, "products   {} sent", e.products)?;
         let Latency { p50_ms, p99_ms, max_ms } = d.latency;
-        writeln!(f, "decisions  {} asked, {} answered in {p50_ms:.2} ms (p99 {p99_ms:.2}, max {max_ms:.1})", d.asked, d.answered)?;
+        writeln!(
+            f,
+            "decisions  {} asked, {} answered in {p50_ms:.2} ms (p99 {p99_ms:.2}, max {max_ms:.1})",
+            d.asked, d.answered
+        )?;
         for (what, counts) in [("rejected", &e.rejected), ("events", &e.errors), ("decisions", &d.errors)] {
             for (kind, count) in counts {
                 writeln!(f, "  {what}: {kind}: {count}")?;
             }
         }
-        writeln!(f, "{:<12} {:>10} {:>10} {:>8} {:>7} {:>9}", "variant", "decisions", "exposed", "clicks", "CTR %", "true CTR %")?;
+        writeln!(
+            f,
+            "{:<12} {:>10} {:>10} {:>8} {:>7} {:>9}",
+            "variant", "decisions", "exposed", "clicks", "CTR %", "true CTR %"
+        )?;
         for (name, v) in &self.variants {
             let (ctr, expected) = (v.ctr * 100.0, v.expected_ctr * 100.0);
             writeln!(f, "{name:<12} {:>10} {:>10} {:>8} {ctr:>7.2} {expected:>9.2}", v.decisions, v.exposed, v.clicks)?;

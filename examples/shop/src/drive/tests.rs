@@ -87,7 +87,14 @@ impl Door {
 }
 
 fn settings() -> Settings {
-    Settings { scenario: Scenario::Taste, seed: 3, users: 100, items: 20, events_per_second: 3_000.0, ..Settings::default() }
+    Settings {
+        scenario: Scenario::Taste,
+        seed: 3,
+        users: 100,
+        items: 20,
+        events_per_second: 3_000.0,
+        ..Settings::default()
+    }
 }
 
 #[test]

@@ -201,6 +201,9 @@ fn next(state: &mut u64) -> u64 {
     x ^ x >> 31
 }
 
+/// Decisions and rewards by item.
+type Cells = Vec<(f64, f64)>;
+
 /// Smoothed mean rewards of item and position, for each fold without that fold.
 struct RewardModels {
     /// By fold, position, item.
@@ -225,11 +228,12 @@ impl RewardModels {
             }
         }
         let all = counts.split_off(FOLDS).remove(0);
-        let without = |fold: &Vec<Vec<(f64, f64)>>| -> Vec<Vec<f64>> {
-            let left = |(all, own): (&Vec<(f64, f64)>, &Vec<(f64, f64)>)| -> Vec<(f64, f64)> {
-                all.iter().zip(own).map(|(a, o)| (a.0 - o.0, a.1 - o.1)).collect()
+        let without = |fold: &Vec<Cells>| -> Vec<Vec<f64>> {
+            let of_position = |(all, own): (&Cells, &Cells)| {
+                let left: Cells = all.iter().zip(own).map(|(a, o)| (a.0 - o.0, a.1 - o.1)).collect();
+                smoothed(&left)
             };
-            all.iter().zip(fold).map(left).map(|cells| smoothed(&cells)).collect()
+            all.iter().zip(fold).map(of_position).collect()
         };
         let means: Vec<Vec<Vec<f64>>> = counts.iter().map(without).collect();
         let expect = |position: usize, means: &Vec<f64>| -> f64 {
@@ -237,7 +241,7 @@ impl RewardModels {
         };
         let expectations = |fold: &Vec<Vec<f64>>| fold.iter().enumerate().map(|(p, m)| expect(p, m)).collect();
         let of_target = means.iter().map(expectations).collect();
-        let never = |(position, cells): (usize, &Vec<(f64, f64)>)| -> f64 {
+        let never = |(position, cells): (usize, &Cells)| -> f64 {
             let decisions: f64 = cells.iter().map(|cell| cell.0).sum();
             let shown = target.items(position).iter().zip(cells);
             decisions * shown.filter(|(_, cell)| cell.0 == 0.0).map(|(p, _)| p).sum::<f64>()

@@ -65,7 +65,8 @@ fn drifts_are_found_within_so_many_positives() {
 #[test]
 fn false_alarms_are_as_rare_as_said() {
     let settings = DriftSettings { run_length_examples: 5_000.0, warm_up_examples: 0, ..settings() };
-    let edges: [(&str, fn(f64) -> f64); 5] = [
+    type Truth = fn(f64) -> f64;
+    let edges: [(&str, Truth); 5] = [
         ("right", probability),
         ("high", |m| 1.1 * probability(m)),
         ("low", |m| 0.9 * probability(m)),
@@ -215,7 +216,7 @@ fn damaged_states_are_refused_and_never_panic() {
         let mut damaged = saved.clone();
         let at = random.below(saved.len() as u64) as usize;
         let until = (at + 1 + random.below(8) as usize).min(saved.len());
-        damaged[at..until].fill(random.bits() as u8 | 0xF0 * (random.below(2) as u8));
+        damaged[at..until].fill(random.bits() as u8 | (0xF0 * random.below(2) as u8));
         // Whatever is accepted can be used.
         let mut drift = Drift::new(settings(), vec!["a".to_owned(), "b".to_owned()]);
         if drift.load(&mut Reader::new(&damaged)).is_ok() {
