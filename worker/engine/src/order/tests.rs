@@ -222,8 +222,9 @@ fn what_is_dropped_leaves_the_rest_in_order() {
     let records: Vec<(u64, i64)> = (1..=12).map(|n| (n, (n as i64 * 7 % 12) * second)).collect();
     m.accept(&frame(&[Part(0, 1, 0, 12, 2 * second, Active, &records)])).unwrap();
     assert!(m.peek().is_some());
-    let odd = |bytes: &[u8]| Reader::new(bytes).u64("offset").unwrap() % 2 == 1;
-    assert_eq!((m.retain(odd), m.waiting()), (6, 6));
+    let odd = |_, bytes: &[u8]| Reader::new(bytes).u64("offset").unwrap() % 2 == 1;
+    m.retain(odd);
+    assert_eq!(m.waiting(), 6);
     m.accept(&frame(&[Part(0, 1, 12, 12, 99 * second, Active, &[])])).unwrap();
     let mut expected: Vec<(i64, u32, u64)> = records.iter().filter(|r| r.0 % 2 == 1).map(|r| (r.1, 0, r.0)).collect();
     expected.sort_unstable();
