@@ -10,8 +10,10 @@ const DARK = { blue: [90, 169, 248], orange: [242, 155, 84] };
 
 /** `visiting(answers, options, action)` opens the page on answers. */
 export function contents(visiting) {
-  test("every block shows the figures of the status, with their units", () =>
-    visiting(sample(), {}, async (visit) => {
+  test("every block shows the figures of the status, with their units", () => {
+    const answers = sample();
+    answers.recent.decisions[0].items[0].features.lastViewed = ["00ab", null, 2.5];
+    return visiting(answers, {}, async (visit) => {
       await visit.sees("#connection", "live");
       await visit.reads(
         "header",
@@ -132,8 +134,11 @@ export function contents(visiting) {
         "0.0300",
         "item.category",
         "#a1b2c3",
+        "lastViewed",
+        "00ab, missing, 2.50",
       );
-    }));
+    });
+  });
 
   test("what does not hold is said in words: a mismatch, a harm, too few users, a frozen model that fell back, a step that stands still", () => {
     const answers = sample();

@@ -14,7 +14,6 @@ import { take } from "./shots.mjs";
 const options = { address: { type: "string" }, token: { type: "string" }, screenshots: { type: "string" } };
 const { values: given } = parseArgs({ options });
 const browser = await launch();
-after(() => browser.close());
 
 /** Opens the page on answers, does something there, and sees that nothing went wrong besides what is `expected`. */
 async function visiting(answers, options, action, expected) {
@@ -28,9 +27,10 @@ async function visiting(answers, options, action, expected) {
   }
 }
 
-if (given.screenshots !== undefined) await take(browser, given.screenshots);
-else if (given.address !== undefined) live(browser, given.address, given.token);
-else {
-  contents(visiting);
-  conduct(visiting);
+if (given.screenshots !== undefined) {
+  await take(browser, given.screenshots).finally(() => browser.close());
+} else {
+  after(() => browser.close());
+  if (given.address !== undefined) live(browser, given.address, given.token);
+  else [contents, conduct].forEach((tests) => tests(visiting));
 }

@@ -40,8 +40,9 @@ export class PageServer {
 
   /** As a worker that is killed. */
   async stop() {
+    const closed = new Promise((done) => this.http.close(done));
     this.http.closeAllConnections();
-    await new Promise((done) => this.http.close(done));
+    await closed;
   }
 
   async answer(request, response) {

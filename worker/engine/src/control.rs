@@ -309,11 +309,16 @@ fn counted<'a>(
 }
 
 fn put_cut(out: &mut Vec<u8>, text: &str) {
+    put_short(out, cut(text));
+}
+
+/// As much of the text as may be written.
+pub(crate) fn cut(text: &str) -> &str {
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    put_short(out, &text[..end]);
+    &text[..end]
 }
 
 #[cfg(test)]
@@ -359,7 +364,7 @@ mod tests {
         for control in samples() {
             let bytes = bytes(&control);
             assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_le_bytes());
-            assert_eq!(Control::read(&bytes[4..]).unwrap(), (Seq { offset: 3 << 32 | 5, index: 0 }, control));
+            assert_eq!(Control::read(&bytes[4..]).unwrap(), (Seq { offset: 3 << 40 | 5, index: 0 }, control));
         }
     }
 

@@ -1,10 +1,15 @@
 //! The model task: the examples log of one model in, its weights, statistics and validation as state.
+//!
+//! A `Configure` acts when its frame has been read: examples that wait by then are learned by the model as it is afterwards.
+
+mod schemas;
 
 use std::sync::Arc;
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
     codec::{Corrupt, Put, Reader},
+    control::{Configure, Control, ControlError},
     event::Time,
     example::Example,
     frame::{Kind, Origin, OriginState},
@@ -13,8 +18,9 @@ use crate::{
         serving::{ServingDelta, Standing},
     },
     order::{Merge, OrderError},
-    plan::Plan,
+    plan::{ConfigureError, FIRST_GENERATION, Plan},
 };
+use schemas::Schemas;
 
 /// Why examples cannot be learned from.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -25,12 +31,25 @@ pub enum ModelError {
     Corrupt(#[from] Corrupt),
     #[error(transparent)]
     Schema(#[from] SchemaMismatch),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
 }
 
 /// One model, fed by all profile tasks.
 pub struct ModelTask {
+    name: String,
+    /// Name of its outcome.
+    outcome: String,
     merge: Merge,
     model: Model,
+    schemas: Schemas,
+    generation: u32,
+    /// The last configuration, if there was another one than that of the start.
+    configured: Option<String>,
+    /// Since the last base, the model became another one.
+    wants_base: bool,
     /// Examples below the merged watermark: of an events partition that was idle.
     late: u64,
     offset: u64,
@@ -39,12 +58,37 @@ pub struct ModelTask {
 const MERGE: u8 = 1;
 const MODEL: u8 = 2;
 const COUNTS: u8 = 3;
+// Since version 2.
+const CONFIG: u8 = 4;
 
 impl ModelTask {
     pub fn new(plan: &Plan, model: usize) -> Self {
         let origins: Vec<Origin> = (0..plan.partitions).map(Origin::of_profile).collect();
         let merge = Merge::new(Kind::Examples, &origins);
-        Self { merge, model: plan.models[model].fresh.clone(), late: 0, offset: 0 }
+        let of = &plan.models[model];
+        let mut schemas = Schemas::default();
+        schemas.add(of);
+        Self {
+            name: of.name.clone(),
+            outcome: plan.outcomes[of.outcome].name.clone(),
+            merge,
+            model: of.fresh.clone(),
+            schemas,
+            generation: FIRST_GENERATION,
+            configured: None,
+            wants_base: false,
+            late: 0,
+            offset: 0,
+        }
+    }
+
+    /// Of the pipeline as it is by now.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+    /// The next checkpoint must be a base: changes would be of another model.
+    pub fn wants_base(&self) -> bool {
+        self.wants_base
     }
 
     pub fn model(&self) -> &Model {
@@ -74,7 +118,33 @@ impl ModelTask {
     /// Takes in the log record at `offset`; `drain` must have returned true before the next one.
     pub fn accept(&mut self, offset: u64, frame: &Arc<[u8]>) -> Result<(), ModelError> {
         self.offset = offset;
-        self.late += self.merge.accept(frame)?.late.len() as u64;
+        let accepted = self.merge.accept(frame)?;
+        self.late += accepted.late.len() as u64;
+        for record in accepted.control {
+            if let (_, Control::Configure(configure)) = Control::read(&record.bytes)? {
+                self.configure(configure)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with what was learned where it still means the same, see [`Model::take_over`]. A pipeline without this model
+    /// changes nothing here, and an older generation neither.
+    fn configure(&mut self, configure: Configure) -> Result<(), ConfigureError> {
+        let Configure { generation, spec } = configure;
+        if generation <= self.generation {
+            return Ok(());
+        }
+        let plan = Plan::of_configuration(generation, &spec)?;
+        let Some(of) = plan.models.iter().find(|m| m.name == self.name) else { return Ok(()) };
+        let old = std::mem::replace(&mut self.model, of.fresh.clone());
+        let outcome = &plan.outcomes[of.outcome].name;
+        if *outcome == self.outcome {
+            self.model.take_over(old);
+        }
+        self.outcome.clone_from(outcome);
+        self.schemas.add(of);
+        (self.generation, self.configured, self.wants_base) = (generation, Some(spec), true);
         Ok(())
     }
 
@@ -83,7 +153,8 @@ impl ModelTask {
         for _ in 0..budget {
             let Some(released) = self.merge.release() else { return Ok(true) };
             let example = Example::read(released.bytes)?;
-            let prediction = self.model.learn(&example)?;
+            let mapped = self.schemas.map(&example)?;
+            let prediction = self.model.learn(mapped.as_ref().unwrap_or(&example))?;
             learned(&example, prediction);
         }
         Ok(false)
@@ -105,13 +176,19 @@ impl ModelTask {
             out.put_u64(self.late);
             out.put_u64(self.offset);
         });
+        w.section(CONFIG, |out| {
+            out.put_u32(self.generation);
+            out.put_str(self.configured.as_deref().unwrap_or_default());
+            self.schemas.write(out);
+        });
         self.model.mark_clean();
+        self.wants_base &= extent == Extent::Changes;
         w.finish()
     }
 
     /// Restores from a base and the changes after it, in order.
     pub fn restore(plan: &Plan, model: usize, parts: &[&[u8]]) -> Result<Self, CheckpointError> {
-        let mut task = Self::new(plan, model);
+        let mut task = Self::configured_by(parts, plan, model)?;
         for part in parts {
             let part = Checkpoint::read(part, TaskKind::Model)?;
             let body = part.section(MODEL)?;
@@ -126,4 +203,29 @@ impl ModelTask {
         task.model.mark_clean();
         Ok(task)
     }
+
+    /// Without anything, under the configuration of the base; changes never have another one.
+    fn configured_by(parts: &[&[u8]], plan: &Plan, model: usize) -> Result<Self, CheckpointError> {
+        let fresh = Self::new(plan, model);
+        let Some(base) = parts.first() else { return Ok(fresh) };
+        let base = Checkpoint::read(base, TaskKind::Model)?;
+        if base.version == 1 {
+            return Ok(fresh);
+        }
+        let r = &mut Reader::new(base.section(CONFIG)?);
+        let (generation, spec) = (r.u32("generation")?, r.str("configuration")?);
+        let corrupt = r.corrupt("configuration");
+        let schemas = Schemas::read(r)?;
+        if spec.is_empty() {
+            return Ok(Self { generation, ..fresh });
+        }
+        let plan = Plan::of_configuration(generation, spec).map_err(|_| corrupt.clone())?;
+        let model = plan.models.iter().position(|m| m.name == fresh.name).ok_or(corrupt)?;
+        let mut task = Self { generation, configured: Some(spec.to_owned()), schemas, ..Self::new(&plan, model) };
+        task.schemas.add(&plan.models[model]);
+        Ok(task)
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,17 @@ pub enum PlanError {
     Decide(#[from] decide::CompileError),
 }
 
+/// Of a pipeline as it was started first.
+pub const FIRST_GENERATION: u32 = 1;
+
+/// A configuration that living state cannot go over to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("generation {generation} of the pipeline cannot be taken over: {cause}")]
+pub struct ConfigureError {
+    pub generation: u32,
+    pub cause: String,
+}
+
 /// One model's part.
 pub struct ModelPlan {
     pub name: String,
@@ -121,6 +132,13 @@ impl Plan {
             features,
             names,
         })
+    }
+
+    /// The plan of a configuration, as a `Configure` or a checkpoint holds it.
+    pub fn of_configuration(generation: u32, spec: &str) -> Result<Self, ConfigureError> {
+        let failed = |cause: String| ConfigureError { generation, cause };
+        let spec: PipelineSpec = serde_json::from_str(spec).map_err(|e| failed(e.to_string()))?;
+        Self::compile(&spec).map_err(|e| failed(e.to_string()))
     }
 
     pub fn example_plans(&self) -> Vec<ExamplePlan> {

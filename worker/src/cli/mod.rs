@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod decide;
 mod experiment;
 mod explain;
 mod inspect;
@@ -14,7 +15,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::{
     data, evaluate::EvaluateError, host::HostError, log, pipeline::PipelineError, serve,
@@ -103,6 +105,14 @@ enum Command {
         millrace ope --file log.csv.gz --target uniform\n  millrace ope --file log.csv.gz --target policy.csv --output json"
     )]
     Ope(ope::OpeArgs),
+    /// Ask a running worker what it would show to a user.
+    #[command(after_help = "The decision is one: it counts where impressions are decisions.\n\nExamples:\n  \
+        millrace decide u-1234 --placement home\n  millrace decide --placement home --explain --output json")]
+    Decide(decide::DecideArgs),
+    /// Print what a shell needs to complete this command's words.
+    #[command(after_help = "Examples:\n  millrace completion bash > ~/.local/share/bash-completion/completions/millrace\n  \
+        millrace completion zsh > \"${fpath[1]}/_millrace\"")]
+    Completion { shell: Shell },
 }
 
 /// Where a pipeline's log and checkpoints are.
@@ -156,6 +166,8 @@ pub enum CliError {
     Evaluate(#[from] EvaluateError),
     #[error(transparent)]
     Serve(#[from] serve::SetupError),
+    #[error(transparent)]
+    Client(#[from] serve::client::ClientError),
     #[error(transparent)]
     Posted(#[from] crate::source::http::StartError),
     #[error("{0}")]
@@ -214,8 +226,17 @@ impl Cli {
             Command::Examples(args) => inspect::examples(&args, output),
             Command::Experiment { command } => experiment::experiment(&command, output),
             Command::Ope(args) => ope::ope(&args, output),
+            Command::Decide(args) => decide::decide(&args, output),
+            Command::Completion { shell } => completion(shell),
         }
     }
+}
+
+fn completion(shell: Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "millrace", &mut script);
+    print(String::from_utf8_lossy(&script));
+    Ok(())
 }
 
 /// Prints one result on standard output. A reader that went away is no error; a result that cannot be written is.

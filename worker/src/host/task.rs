@@ -139,9 +139,13 @@ impl Task {
         }
     }
 
-    /// Must its next checkpoint be a base? Files of before hold what was erased.
+    /// Must its next checkpoint be a base? Files of before hold what was erased, or are of another configuration.
     pub fn wants_base(&self) -> bool {
-        matches!(self, Task::Profile(profile, ..) if profile.wants_base())
+        match self {
+            Task::Ingest(..) => false,
+            Task::Profile(profile, ..) => profile.wants_base(),
+            Task::Model(model, ..) => model.wants_base(),
+        }
     }
 
     pub fn checkpoint(&mut self, extent: Extent) -> Result<(Extent, Vec<u8>), HostError> {

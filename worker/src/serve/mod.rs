@@ -10,6 +10,7 @@
 mod access;
 pub mod api;
 mod body;
+pub mod client;
 mod connection;
 mod json;
 mod limits;

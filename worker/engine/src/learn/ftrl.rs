@@ -129,6 +129,16 @@ impl Ftrl {
         }
     }
 
+    /// Goes on with the coordinates of another model; not if there are more or fewer.
+    pub fn take_over(&mut self, old: Ftrl) -> bool {
+        if old.cells.len() != self.cells.len() {
+            return false;
+        }
+        let Ftrl { inverse_alpha, least_curvature, l1, growth, .. } = *self;
+        *self = Ftrl { inverse_alpha, least_curvature, l1, growth, ..old };
+        true
+    }
+
     /// The sum of value times weight. `weights` receives the weight of each entry, for [`Ftrl::learn`].
     #[inline]
     pub fn margin(&self, entries: &[Entry], weights: &mut Vec<f64>) -> f64 {

@@ -35,6 +35,7 @@ pub mod ftrl;
 mod hashing;
 mod items;
 mod leak;
+mod migrate;
 mod ranking;
 pub mod serving;
 mod state;

@@ -152,6 +152,18 @@ impl Statistics {
         at
     }
 
+    /// Goes on with what was counted in the same buckets.
+    pub fn take_over(&mut self, old: Statistics) {
+        for old in old.kept {
+            if let Some(kept) = self.kept.iter_mut().find(|kept| kept.window == old.window) {
+                kept.global = old.global;
+                if let (Some(items), Some(counted)) = (&mut kept.items, old.items) {
+                    *items = counted;
+                }
+            }
+        }
+    }
+
     /// What all items have in common at a time of impressions or decisions, for [`Statistics::value`].
     pub fn moments(&self, at: Time, out: &mut Vec<Moment>) {
         out.clear();

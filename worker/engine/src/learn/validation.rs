@@ -45,6 +45,11 @@ impl BaseRate {
         rate
     }
 
+    /// Goes on with the counts of another one, and its own half-life.
+    pub fn take_over(&mut self, old: &BaseRate) {
+        self.set(old.positives, old.negatives);
+    }
+
     /// Log-odds of the rate.
     pub fn margin(&self) -> f64 {
         self.ln_positives - self.ln_negatives

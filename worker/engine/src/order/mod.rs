@@ -21,6 +21,7 @@ use crate::{
         coverage::{Admission, Coverage, Gap},
         put_origin, read_origin,
     },
+    plan::ConfigureError,
 };
 
 /// Why a log partition cannot be read on.
@@ -34,8 +35,8 @@ pub enum OrderError {
     Corrupt(#[from] Corrupt),
     #[error(transparent)]
     Control(#[from] ControlError),
-    #[error("generation {generation} of the pipeline cannot be taken over: {cause}")]
-    Configure { generation: u32, cause: String },
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
 }
 
 #[derive(Clone, Debug)]

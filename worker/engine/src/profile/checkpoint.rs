@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Profile, configure::compile, decisions::Decisions, erased::Erased, experiments::Experiments};
+use super::{Profile, decisions::Decisions, erased::Erased, experiments::Experiments};
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
     codec::{Put, Reader},
@@ -117,7 +117,7 @@ impl Profile {
         let corrupt = r.corrupt("configuration");
         let mut profile = match spec {
             "" => Self::new(plan, &[]),
-            spec => Self::new(compile(generation, spec).map_err(|_| corrupt)?, &[]),
+            spec => Self::new(Arc::new(Plan::of_configuration(generation, spec).map_err(|_| corrupt)?), &[]),
         };
         profile.generation = generation;
         profile.configured = (!spec.is_empty()).then(|| spec.to_owned());

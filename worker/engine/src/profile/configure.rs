@@ -2,17 +2,11 @@
 
 use std::sync::Arc;
 
-use millrace_crds::spec::PipelineSpec;
-
 use super::Profile;
-use crate::{control::Configure, order::OrderError, plan::Plan};
-
-/// The plan of a configuration.
-pub(super) fn compile(generation: u32, spec: &str) -> Result<Arc<Plan>, OrderError> {
-    let failed = |cause: String| OrderError::Configure { generation, cause };
-    let spec: PipelineSpec = serde_json::from_str(spec).map_err(|e| failed(e.to_string()))?;
-    Plan::compile(&spec).map(Arc::new).map_err(|e| failed(e.to_string()))
-}
+use crate::{
+    control::Configure,
+    plan::{ConfigureError, Plan},
+};
 
 impl Profile {
     /// Rows keep the cells of features that are defined as before, experiments that are the same their sums, and open
@@ -20,15 +14,15 @@ impl Profile {
     ///
     /// # Errors
     /// A configuration that does not compile, or with other numbers of events and attributes than waiting records have.
-    pub(super) fn configure(&mut self, configure: Configure) -> Result<(), OrderError> {
+    pub(super) fn configure(&mut self, configure: Configure) -> Result<(), ConfigureError> {
         let Configure { generation, spec } = configure;
         if generation <= self.generation {
             return Ok(());
         }
-        let plan = compile(generation, &spec)?;
+        let plan = Arc::new(Plan::of_configuration(generation, &spec)?);
         if plan.names != self.plan.names || plan.partitions != self.plan.partitions {
             let cause = "it has other events, attributes or partitions: that takes another pipeline".to_owned();
-            return Err(OrderError::Configure { generation, cause });
+            return Err(ConfigureError { generation, cause });
         }
         self.users.migrate(&plan.features);
         self.joins.migrate(plan.outcomes.clone(), &plan.example_plans());

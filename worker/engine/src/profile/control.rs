@@ -14,7 +14,7 @@ impl Profile {
     pub(super) fn control(&mut self, origin: Origin, record: &[u8]) -> Result<(), OrderError> {
         match Control::read(record)? {
             (seq, Control::Decision(decision)) => self.decide(origin, seq, &decision),
-            (_, Control::Configure(configure)) => self.configure(configure),
+            (_, Control::Configure(configure)) => Ok(self.configure(configure)?),
             (_, Control::Erase(erase)) => {
                 self.erase(&erase);
                 Ok(())

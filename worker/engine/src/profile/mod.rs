@@ -31,7 +31,7 @@ use crate::{
     },
     join::{Joins, OutcomeCounts},
     order::{Merge, OrderError},
-    plan::{ExperimentPlan, Plan},
+    plan::{ExperimentPlan, FIRST_GENERATION, Plan},
     users::{Slot, Users, WARM_USERS},
 };
 use decisions::{Decisions, Served, Shown};
@@ -53,9 +53,6 @@ pub struct Counts {
     /// Examples whose impression names a decision that is not filed, or did not show the item.
     pub decisions_missing: u64,
 }
-
-/// Of a pipeline as it was started first.
-pub const FIRST_GENERATION: u32 = 1;
 
 /// The state of one events partition.
 pub struct Profile {

@@ -141,4 +141,10 @@ function features(items) {
   ];
 }
 
-const value = (x) => (isNumber(x) ? short(x) : typeof x === "boolean" ? (x ? "yes" : "no") : words(x, "missing"));
+/** A feature of several columns has a list. */
+function value(x) {
+  if (Array.isArray(x)) return h("span", { class: "list" }, x.map(plain).join(", "));
+  return plain(x);
+}
+
+const plain = (x) => (isNumber(x) ? short(x) : typeof x === "boolean" ? (x ? "yes" : "no") : words(x, "missing"));

@@ -16,7 +16,7 @@ fn file(name: &str) -> SecretText {
     SecretText { file: Some(name.into()), secret: None }
 }
 
-fn with_tokens(folder: &TempDir) -> Serving {
+pub fn with_tokens(folder: &TempDir) -> Serving {
     let tokens = ["decisions", "events", "admin"].map(|api| {
         fs::write(folder.path().join(api), format!("{api}-token\n")).unwrap();
         Some(file(api))
@@ -177,7 +177,7 @@ fn pages_of_other_sites_do_not_reach_an_open_api() {
 }
 
 /// A certificate for `localhost` and its key, in PEM.
-fn certificate(folder: &TempDir) -> String {
+pub fn certificate(folder: &TempDir) -> String {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let pem = made.cert.pem();
     fs::write(folder.path().join("certificate.pem"), &pem).unwrap();
@@ -185,7 +185,7 @@ fn certificate(folder: &TempDir) -> String {
     pem
 }
 
-fn with_tls() -> Serving {
+pub fn with_tls() -> Serving {
     let tls = Tls { certificate: file("certificate.pem"), key: file("key.pem") };
     Serving { tls: Some(tls), ..Serving::default() }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod answers;
+mod command;
 mod hostile;
 mod openapi;
 

@@ -53,7 +53,7 @@ struct Rig {
     events: Outbox,
     to_events: Handle,
     to_control: Handle,
-    controls: u32,
+    controls: u64,
     profile: Profile,
     examples: Outbox,
     to_examples: Handle,

@@ -1,0 +1,143 @@
+//! Asks a running server one thing: for the command line.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use axum::{
+    body::Bytes,
+    http::{Request, StatusCode, Uri, header},
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+use super::watched;
+
+/// For everything together.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Of an answer.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("`{0}` is not the address of a server; expected such as http://127.0.0.1:8080")]
+    Address(String),
+    #[error("cannot reach {address}: {cause}; is `millrace run` serving there?")]
+    Connect { address: String, cause: std::io::Error },
+    #[error("{0} did not answer within 30 s")]
+    Timeout(String),
+    #[error("{0}")]
+    File(String),
+    #[error("{0}: https needs the certificates to trust: give --ca-file")]
+    NoAuthority(String),
+    #[error("{address}: the answer broke off: {cause}")]
+    Broken { address: String, cause: String },
+}
+
+/// Where a server is, and what to show to it.
+pub struct Target {
+    address: Uri,
+    authorization: Option<String>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Target {
+    /// `address`: `http://HOST:PORT` or `https://HOST:PORT`. `token`: a file with a bearer token. `authority`: PEM
+    /// certificates that are trusted, which https needs.
+    pub fn new(address: &str, token: Option<&Path>, authority: Option<&Path>) -> Result<Self, ClientError> {
+        let wrong = || ClientError::Address(address.to_owned());
+        let uri: Uri = address.parse().map_err(|_| wrong())?;
+        if uri.host().is_none() || !["", "/"].contains(&uri.path()) || uri.query().is_some() {
+            return Err(wrong());
+        }
+        let tls = match (uri.scheme_str(), authority) {
+            (Some("http"), _) => None,
+            (Some("https"), Some(file)) => Some(trusting(file)?),
+            (Some("https"), None) => return Err(ClientError::NoAuthority(address.to_owned())),
+            _ => return Err(wrong()),
+        };
+        let token = token.map(watched::bytes).transpose().map_err(ClientError::File)?;
+        let authorization = token.map(|token| format!("Bearer {}", String::from_utf8_lossy(token.trim_ascii())));
+        Ok(Self { address: uri, authorization, tls })
+    }
+
+    /// The answer's status and body.
+    pub async fn post(&self, path: &str, json: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
+        let asked = timeout(TIMEOUT, self.connect_and_post(path, json)).await;
+        asked.map_err(|_| ClientError::Timeout(self.address.to_string()))?
+    }
+
+    async fn connect_and_post(&self, path: &str, json: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
+        let unreached = |cause| ClientError::Connect { address: self.address.to_string(), cause };
+        let host = self.address.host().unwrap_or_default().trim_matches(['[', ']']);
+        let usual = if self.tls.is_some() { 443 } else { 80 };
+        let port = self.address.port_u16().unwrap_or(usual);
+        let stream = TcpStream::connect((host, port)).await.map_err(unreached)?;
+        match &self.tls {
+            None => self.exchange(stream, path, json).await,
+            Some(config) => {
+                let name = ServerName::try_from(host.to_owned());
+                let name = name.map_err(|_| ClientError::Address(self.address.to_string()))?;
+                let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(unreached)?;
+                self.exchange(stream, path, json).await
+            }
+        }
+    }
+
+    async fn exchange<S>(&self, stream: S, path: &str, json: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let broken = |cause: &dyn std::fmt::Display| ClientError::Broken {
+            address: self.address.to_string(),
+            cause: cause.to_string(),
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        let authority = self.address.authority().map_or("", |authority| authority.as_str());
+        let mut request = Request::post(path).header(header::HOST, authority);
+        request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(Bytes::from(json))).map_err(|e| broken(&e))?;
+        // With its sender the connection ends.
+        let exchange = async move {
+            let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            Ok((status, body.map_err(|e| broken(&e))?.to_bytes()))
+        };
+        let (answer, _) = tokio::join!(exchange, connection);
+        answer
+    }
+}
+
+fn trusting(file: &Path) -> Result<Arc<ClientConfig>, ClientError> {
+    let wrong = |what: &dyn std::fmt::Display| ClientError::File(format!("{}: {what}", file.display()));
+    let pem = watched::bytes(file).map_err(ClientError::File)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        roots.add(certificate.map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong(&"no `BEGIN CERTIFICATE` in it"));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| wrong(&e))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
