@@ -164,8 +164,8 @@ impl Desk {
             decision: q.decision,
         };
         let (view, catalog) = match q.user {
-            Some(user) => (profile.view(user), None),
-            None => (View::CLOSED, None),
+            Some(user) => profile.view_and_catalog(user),
+            None => (View::CLOSED, profile.catalog()),
         };
         let is_withdrawn = |user| self.is_withdrawn(user, view.row.map_or(Time::MIN, |row| row.granted()));
         let view = if q.user.is_some_and(is_withdrawn) { View::CLOSED } else { view };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millrace_crds::spec::PipelineSpec;
 
-use super::Profile;
+use super::{Profile, catalog::Catalogs};
 use crate::{control::Configure, order::OrderError, plan::Plan};
 
 /// The plan of a configuration.
@@ -36,6 +36,9 @@ impl Profile {
         self.dedupe.set_window(plan.dedupe_micros);
         if plan.serves() && !self.plan.serves() {
             self.merge.index_users();
+        }
+        if plan.has_catalog() != self.plan.has_catalog() {
+            self.catalogs = plan.has_catalog().then(Catalogs::default);
         }
         self.served.extend(plan.served_columns());
         self.scratch = plan.features.new_row();
