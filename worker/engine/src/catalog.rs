@@ -227,11 +227,8 @@ mod tests {
     }
 
     fn item(id: &str, price: f64) -> Arc<CatalogItem> {
-        let attributes = vec![
-            (1, OwnedValue::Text("Grüße".into())),
-            (3, OwnedValue::Number(price)),
-            (9, OwnedValue::Bool(true)),
-        ];
+        let attributes =
+            vec![(1, OwnedValue::Text("Grüße".into())), (3, OwnedValue::Number(price)), (9, OwnedValue::Bool(true))];
         Arc::new(CatalogItem { id: id.into(), attributes, available: price > 0.0 })
     }
 

@@ -75,6 +75,14 @@ impl Default for Position {
     }
 }
 
+/// Of a table's partition: its records go to every events partition, and are never late. It holds everybody up until its
+/// snapshot was read, and nobody afterwards.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TablePlan {
+    /// What begins before this byte was there when the pipeline was first started: it is older than any event.
+    pub snapshot_bytes: u64,
+}
+
 /// How a source's records are judged.
 #[derive(Clone, Debug)]
 pub struct IngestPlan {
@@ -85,6 +93,7 @@ pub struct IngestPlan {
     /// Late events become dead letters; otherwise they are only counted.
     pub late_to_dead_letters: bool,
     pub partitions: u32,
+    pub table: Option<TablePlan>,
 }
 
 /// An effect that is decided, and may have to wait for the other origins to come near.
@@ -119,8 +128,10 @@ pub struct Ingest {
     origin: Origin,
     decoder: Decoder,
     decoded: Decoded,
-    /// Later times are from the future: of the record in hand.
-    believed_until: Time,
+    /// When the record in hand was received, if that is known.
+    received: Option<Time>,
+    /// It is of a table's snapshot.
+    in_snapshot: bool,
     position: Position,
     /// Before the record whose events are held.
     committed: Position,
@@ -135,9 +146,9 @@ pub fn partition_of(user: Pseudonym, partitions: u32) -> usize {
     (((user.0 >> 64) as u64 as u128 * u128::from(partitions)) >> 64) as usize
 }
 
-/// The sequence's offset within an encoded event: behind its length. At receipt it was not known yet.
+/// The sequence's offset within an encoded event or item: behind its length. At receipt it was not known yet.
 const OFFSET_AT: usize = 4;
-/// `time` within an encoded event: behind its length and sequence.
+/// `time` within an encoded event or item: behind its length and sequence.
 const TIME_AT: usize = 4 + 12;
 
 impl Ingest {
@@ -147,7 +158,8 @@ impl Ingest {
             origin,
             decoder,
             decoded: Decoded::default(),
-            believed_until: Time::MAX,
+            received: None,
+            in_snapshot: false,
             position,
             committed: position,
             held: VecDeque::new(),
@@ -171,6 +183,14 @@ impl Ingest {
         !self.held.is_empty()
     }
 
+    /// Has a table's snapshot been read?
+    pub fn is_past_snapshot(&self) -> bool {
+        self.plan.table.is_some_and(|table| self.position.byte >= table.snapshot_bytes)
+    }
+    pub fn is_of_table(&self) -> bool {
+        self.plan.table.is_some()
+    }
+
     /// No record at or below it follows. Counts in the first event that is held, and only that one.
     pub fn watermark(&self) -> Time {
         match self.held.front().map_or(self.position.highest, |held| held.highest) {
@@ -190,13 +210,16 @@ impl Ingest {
     /// `lowest` is the lowest watermark of the active origins: events too far above it are held.
     pub fn read(&mut self, input: Input<'_>, next_byte: u64, lowest: Time, outbox: &mut Outbox, out: &Handle) {
         debug_assert!(self.held.is_empty());
-        self.state = OriginState::Active;
+        if !self.is_of_table() {
+            self.state = OriginState::Active;
+        }
         self.committed = self.position;
+        self.in_snapshot = self.is_of_table() && !self.is_past_snapshot();
         let offset = self.position.offset + 1;
         self.position.offset = offset;
         self.position.byte = next_byte;
         self.position.counts.read += 1;
-        self.believed_until = Time::MAX;
+        self.received = None;
         let mut own = std::mem::take(&mut self.decoded);
         own.clear();
         let mut decoded = &own;
@@ -207,7 +230,7 @@ impl Ingest {
             }
             Input::Decoded { received, decoded: given } => {
                 decoded = given;
-                self.believed_until = self.plan.max_ahead_micros.map_or(Time::MAX, |ahead| received.plus(ahead));
+                self.received = Some(received);
             }
             Input::TooLong(len) => {
                 self.position.counts.rejected[Reason::TooLong as usize] += 1;
@@ -238,7 +261,10 @@ impl Ingest {
             let Some(next) = at.into_iter().flatten().min() else { return };
             // An event first: a withdrawal that was saved from a rejected element has the reject's place.
             if let Some(event) = events.next_if(|e| e.index == next) {
-                self.judge(event, &decoded.bytes);
+                match self.is_of_table() {
+                    true => self.item(event, &decoded.bytes),
+                    false => self.judge(event, &decoded.bytes),
+                }
             } else if let Some((index, time)) = unconsented.next_if(|(index, _)| *index == next) {
                 self.pass_time(*index, *time);
             } else if let Some(reject) = rejects.next() {
@@ -249,7 +275,7 @@ impl Ingest {
 
     /// Somebody unknown did something then: only the time counts.
     fn pass_time(&mut self, index: u32, time: Time) {
-        if time > self.believed_until {
+        if time > self.believed_until() {
             return;
         }
         let highest = self.highest().max(time);
@@ -258,8 +284,9 @@ impl Ingest {
     }
 
     fn count(&mut self, decoded: &Decoded) {
+        let is_of_table = self.is_of_table();
         let counts = &mut self.position.counts;
-        counts.events += decoded.events.len() as u64;
+        counts.events += if is_of_table { 0 } else { decoded.events.len() as u64 };
         counts.unconsented += u64::from(decoded.counts.unconsented);
         counts.unknown_type += u64::from(decoded.counts.unknown_type);
         counts.dropped += u64::from(decoded.counts.dropped);
@@ -274,7 +301,7 @@ impl Ingest {
     fn judge(&mut self, event: &DecodedEvent, bytes: &[u8]) {
         let highest = self.highest();
         let watermark = self.watermark_after(highest);
-        let future = event.future || event.stated > self.believed_until;
+        let future = event.future || event.stated > self.believed_until();
         let late = !future && event.stated <= watermark;
         let mut time = event.stated;
         if late || future {
@@ -289,14 +316,42 @@ impl Ingest {
             }
             time = watermark.plus(1);
         }
+        let bytes = self.keep(event, bytes, time);
+        let highest = if future { highest } else { highest.max(time) };
+        let output = partition_of(event.user, self.plan.partitions);
+        let seq = Seq { offset: self.position.offset, index: event.index };
+        self.held.push_back(Held { time, highest, output, seq, bytes });
+    }
+
+    /// An item of a table goes everywhere, and waits for nobody.
+    fn item(&mut self, item: &DecodedEvent, bytes: &[u8]) {
+        if item.future || item.stated > self.believed_until() {
+            self.position.counts.future += 1;
+            return self.dead_letter(item.index, FUTURE, item.stated, "");
+        }
+        let time = match (self.in_snapshot, item.stated) {
+            (true, _) => Time::MIN,
+            (_, Time::MIN) => self.received.unwrap_or(Time::MIN),
+            (_, stated) => stated,
+        };
+        let (bytes, highest) = (self.keep(item, bytes, time), self.highest());
+        let seq = Seq { offset: self.position.offset, index: item.index };
+        let held = |output| Held { time: Time::MIN, highest, output, seq, bytes: bytes.clone() };
+        self.held.extend((0..self.plan.partitions as usize).map(held));
+    }
+
+    /// Copies an event or item, with its place in the partition and in the merge.
+    fn keep(&mut self, event: &DecodedEvent, bytes: &[u8], time: Time) -> Range<usize> {
         let (start, offset) = (self.held_bytes.len(), self.position.offset);
         self.held_bytes.extend_from_slice(&bytes[event.bytes.0 as usize..event.bytes.1 as usize]);
         self.held_bytes[start + OFFSET_AT..start + OFFSET_AT + 8].copy_from_slice(&offset.to_le_bytes());
         self.held_bytes[start + TIME_AT..start + TIME_AT + 8].copy_from_slice(&time.0.to_le_bytes());
-        let highest = if future { highest } else { highest.max(time) };
-        let output = partition_of(event.user, self.plan.partitions);
-        let seq = Seq { offset, index: event.index };
-        self.held.push_back(Held { time, highest, output, seq, bytes: start..self.held_bytes.len() });
+        start..self.held_bytes.len()
+    }
+
+    /// Later times are from the future: of the record in hand.
+    fn believed_until(&self) -> Time {
+        self.received.zip(self.plan.max_ahead_micros).map_or(Time::MAX, |(received, ahead)| received.plus(ahead))
     }
 
     /// With all that is held counted in.

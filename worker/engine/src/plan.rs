@@ -14,7 +14,7 @@ use crate::{
     example::Schema,
     feature::{self, Features, Projection},
     frame::Origin,
-    ingest::IngestPlan,
+    ingest::{IngestPlan, TablePlan},
     join::{ExamplePlan, OutcomePlan},
     learn::{self, Model, ServingModel},
     names::{IMPRESSION, Names},
@@ -78,6 +78,8 @@ pub struct Plan {
     pub experiments: Vec<ExperimentPlan>,
     /// How decisions are made.
     pub rules: decide::Rules,
+    /// The source that is the catalog.
+    catalog: Option<usize>,
     late: Vec<LatePolicy>,
 }
 
@@ -127,6 +129,7 @@ impl Plan {
             placements,
             experiments,
             rules,
+            catalog: spec.catalog.as_ref().and_then(|c| spec.sources.iter().position(|s| s.name == c.source)),
             outcomes,
             models,
             features,
@@ -171,6 +174,15 @@ impl Plan {
         by_decision == origin.is_control()
     }
 
+    pub fn has_catalog(&self) -> bool {
+        self.catalog.is_some()
+    }
+
+    /// Are the records of this origin items of the catalog?
+    pub fn is_catalog(&self, origin: Origin) -> bool {
+        !origin.is_control() && self.catalog == Some(usize::from(origin.source))
+    }
+
     /// The longest that an impression waits for an outcome.
     pub fn longest_within_micros(&self) -> i64 {
         self.outcomes.iter().map(|o| o.within_micros).max().unwrap_or(0)
@@ -200,6 +212,7 @@ impl Plan {
             max_ahead_micros: source.max_ahead().map(Span::as_micros),
             late_to_dead_letters: source.event_time.late == LatePolicy::DeadLetter,
             partitions: self.partitions,
+            table: source.table.then(TablePlan::default),
         };
         Ok((plan, Decoder::compile(spec, source, &self.names, keys.clone())?))
     }

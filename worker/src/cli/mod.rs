@@ -110,8 +110,10 @@ enum Command {
         millrace decide u-1234 --placement home\n  millrace decide --placement home --explain --output json")]
     Decide(decide::DecideArgs),
     /// Print what a shell needs to complete this command's words.
-    #[command(after_help = "Examples:\n  millrace completion bash > ~/.local/share/bash-completion/completions/millrace\n  \
-        millrace completion zsh > \"${fpath[1]}/_millrace\"")]
+    #[command(
+        after_help = "Examples:\n  millrace completion bash > ~/.local/share/bash-completion/completions/millrace\n  \
+        millrace completion zsh > \"${fpath[1]}/_millrace\""
+    )]
     Completion { shell: Shell },
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use millrace_engine::{
     control::{Control, Decision},
-    decide::{Answer, Candidate, DecideError, Request, World},
+    decide::{Answer, Candidate, DecideError, Request, World, policy::NO_EVIDENCE},
     event::{AttributeId, Pseudonym, Time, Value},
     example::VALUE_BYTES,
     frame::outbox::Outbox,
@@ -164,8 +164,8 @@ impl Desk {
             decision: q.decision,
         };
         let (view, catalog) = match q.user {
-            Some(user) => (profile.view(user), None),
-            None => (View::CLOSED, None),
+            Some(user) => profile.view_and_catalog(user),
+            None => (View::CLOSED, profile.catalog()),
         };
         let is_withdrawn = |user| self.is_withdrawn(user, view.row.map_or(Time::MIN, |row| row.granted()));
         let view = if q.user.is_some_and(is_withdrawn) { View::CLOSED } else { view };
@@ -215,7 +215,7 @@ pub fn answer(plan: &Plan, made: Result<Made, DecideError>, explain: bool) -> Re
     let item = |item: millrace_engine::decide::RankedItem| RankedItem {
         values: values(item.position),
         position: item.position as u32 + 1,
-        score: item.score.is_finite().then_some(item.score),
+        score: known(item.score),
         propensity: item.propensity,
         propensity_error: item.propensity_error,
         id: item.item,
@@ -267,7 +267,7 @@ pub fn recent(plan: &Plan, recent: &Recent) -> serde_json::Value {
     let decision = &recent.decision;
     let (experiment, variant) = decision.experiment.clone().unzip();
     let item = |(position, slot): (usize, &millrace_engine::control::Slot)| {
-        let score = slot.score.is_finite().then_some(slot.score);
+        let score = known(slot.score);
         // Models have features of the same names and values; the last one's are shown.
         let features: BTreeMap<_, _> = explained(plan, decision, position).into_values().flatten().collect();
         json!({"id": slot.item, "position": position + 1, "score": score, "propensity": slot.propensity,
@@ -281,4 +281,9 @@ pub fn recent(plan: &Plan, recent: &Recent) -> serde_json::Value {
         "items": decision.slots.iter().enumerate().map(item).collect::<Vec<_>>(),
         "micros": recent.took.as_micros() as u64,
     })
+}
+
+/// A score that says something.
+fn known(score: f64) -> Option<f64> {
+    (score.is_finite() && score != NO_EVIDENCE).then_some(score)
 }

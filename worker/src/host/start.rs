@@ -14,6 +14,7 @@ use millrace_engine::{
     control,
     event::Seq,
     frame::{Kind, Origin, outbox::Outbox, stored_checksum},
+    ingest::TablePlan,
     model::ModelTask,
     plan::Plan,
     profile::Profile,
@@ -175,7 +176,9 @@ impl Starter<'_> {
         let at = claim.restored.as_ref().map(|r| Saved::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
         let at = at.map_err(|cause| HostError::Restore { task: name.clone(), cause })?;
         let max_skew = self.pipeline.validated.max_skew();
-        let (plan, decoder) = self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
+        let (mut plan, decoder) =
+            self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
+        plan.table = plan.table.map(|_| TablePlan { snapshot_bytes: partition.snapshot_bytes });
         let origin = Origin::of_source(source, partition.number);
         let read_plan = ReadPlan {
             number,

@@ -145,7 +145,7 @@ impl Overview {
         }
         for (name, experiment) in &moment.experiments {
             let variants = experiment["variants"].as_array().into_iter().flatten();
-            let metrics = variants.map(|v| (v["name"].as_str().unwrap_or_default().to_owned(), v["metrics"].clone()));
+            let metrics = variants.map(|v| (v["name"].as_str().unwrap_or_default().to_owned(), plotted(&v["metrics"])));
             let metrics: BTreeMap<String, Value> = metrics.collect();
             self.experiments.entry(name.clone()).or_default().push(json!({"timeMs": now, "variants": metrics}));
         }
@@ -214,6 +214,15 @@ impl Overview {
         };
         totals.models.iter().map(model).collect()
     }
+}
+
+/// What a plot over time needs of a variant's metrics.
+fn plotted(metrics: &Value) -> Value {
+    let of_metric = |(name, metric): (&String, &Value)| {
+        let kept = ["value", "lift", "low", "high"].iter().filter(|key| !metric[**key].is_null());
+        (name.clone(), kept.map(|key| ((*key).to_owned(), metric[*key].clone())).collect::<Value>())
+    };
+    metrics.as_object().into_iter().flatten().map(of_metric).collect()
 }
 
 /// How far event time is behind the clock. None before the first event.

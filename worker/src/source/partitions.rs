@@ -8,7 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub const FORMAT_VERSION: u32 = 1;
+/// Version 1 had no lengths.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Names of a source's files, by partition number. Kept in the data folder as `sources.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,22 @@ pub struct RegisteredFile {
     pub name: String,
     /// There from the first start on: every merge waits for it.
     pub initial: bool,
+    /// Its length when it was found. Unknown of compressed files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+impl RegisteredFile {
+    fn new(name: &str, path: &Path, initial: bool) -> Self {
+        let is_plain = path.extension().is_none_or(|extension| extension != "gz");
+        let bytes = fs::metadata(path).ok().filter(|_| is_plain).map(|metadata| metadata.len());
+        Self { name: name.to_owned(), initial, bytes }
+    }
+
+    fn partition(&self, number: usize, path: PathBuf) -> Partition {
+        let snapshot_bytes = if self.initial { self.bytes.unwrap_or(u64::MAX) } else { 0 };
+        Partition { number: number as u32, location: Location::File(path), initial: self.initial, snapshot_bytes }
+    }
 }
 
 impl Default for Registry {
@@ -49,6 +66,8 @@ pub struct Partition {
     pub location: Location,
     /// There from the first start on: every merge waits for it.
     pub initial: bool,
+    /// What begins before this byte of its content was there at the first start.
+    pub snapshot_bytes: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,11 +141,7 @@ impl Registry {
         if let Location::Topic { partitions } = location {
             return of_topic(*partitions);
         }
-        let partition = |(number, file): (usize, &RegisteredFile)| Partition {
-            number: number as u32,
-            location: Location::File(PathBuf::from(&file.name)),
-            initial: file.initial,
-        };
+        let partition = |(n, file): (usize, &RegisteredFile)| file.partition(n, PathBuf::from(&file.name));
         self.sources.get(source_name).into_iter().flatten().enumerate().map(partition).collect()
     }
 
@@ -146,9 +161,10 @@ impl Registry {
         let first_time = !self.sources.contains_key(source_name);
         let found_count = found.len();
         let known = self.sources.entry(source_name.to_owned()).or_default();
-        for (name, _) in &found {
+        for (name, path) in &found {
             if !known.iter().any(|k| k.name == *name) {
-                known.push(RegisteredFile { name: name.clone(), initial: first_time });
+                known.push(RegisteredFile::new(name, path, first_time));
+                self.format_version = FORMAT_VERSION;
             }
         }
         if known.len() > MAX_FILES {
@@ -157,8 +173,7 @@ impl Registry {
         let partition = |(number, file): (usize, &RegisteredFile)| {
             let path = found.iter().find(|(name, _)| *name == file.name).map(|(_, path)| path.clone());
             let gone = || PartitionsError::Gone { source_name: source_name.to_owned(), name: file.name.clone() };
-            let location = Location::File(path.ok_or_else(gone)?);
-            Ok(Partition { number: number as u32, location, initial: file.initial })
+            Ok(file.partition(number, path.ok_or_else(gone)?))
         };
         known.iter().enumerate().map(partition).collect()
     }
@@ -166,7 +181,8 @@ impl Registry {
 
 /// A topic has its partitions from the beginning.
 fn of_topic(partitions: u32) -> Vec<Partition> {
-    let partition = |number| Partition { number, location: Location::Topic { partitions }, initial: true };
+    let location = Location::Topic { partitions };
+    let partition = |number| Partition { number, location: location.clone(), initial: true, snapshot_bytes: 0 };
     (0..partitions).map(partition).collect()
 }
 
@@ -205,6 +221,28 @@ mod tests {
         assert!(
             matches!(registry.resolve("s", &at(dir.path())), Err(PartitionsError::Gone { name, .. }) if name == "b.jsonl")
         );
+    }
+
+    #[test]
+    fn what_was_there_at_first_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("a.jsonl", "one\n");
+        write("b.jsonl.gz", "compressed");
+        let mut registry = Registry::default();
+        let snapshots = |registry: &mut Registry| -> Vec<u64> {
+            let found = registry.resolve("s", &at(dir.path())).unwrap();
+            found.into_iter().map(|partition| partition.snapshot_bytes).collect()
+        };
+        assert_eq!(snapshots(&mut registry), [4, u64::MAX]);
+        write("a.jsonl", "one\ntwo\n");
+        write("c.jsonl", "three\n");
+        let mut registry: Registry = serde_json::from_str(&serde_json::to_string(&registry).unwrap()).unwrap();
+        assert_eq!(snapshots(&mut registry), [4, u64::MAX, 0], "a later file is none of it");
+        let old = r#"{"formatVersion":1,"sources":{"s":[{"name":"a.jsonl","initial":true}]}}"#;
+        let mut old: Registry = serde_json::from_str(old).unwrap();
+        assert_eq!(snapshots(&mut old), [u64::MAX, 0, 0], "version 1 has no lengths");
+        assert_eq!(old.format_version, FORMAT_VERSION);
     }
 
     #[test]

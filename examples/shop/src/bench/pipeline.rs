@@ -95,17 +95,28 @@ impl Pipeline {
         let text = std::fs::read_to_string(std::env::var("PIPE").unwrap_or_default()).unwrap_or(PIPELINE.to_owned());
         let mut text2 = String::new();
         for line in text.lines() {
-            let a = |p: &str| format!("attributes: {{item.category: \"{p}category\", item.brand: \"{p}brand\", item.priceBand: \"{p}priceBand\"}}");
+            let a = |p: &str| {
+                format!(
+                    "attributes: {{item.category: \"{p}category\", item.brand: \"{p}brand\", item.priceBand: \"{p}priceBand\"}}"
+                )
+            };
             let mut line = line.to_owned();
-            for (items, p) in [("items: \"shown[].sku\"", "shown[]."), ("items: \"items[].sku\"", "items[]."), ("items: sku", ""), ("items: \"lines[].sku\"", "lines[].")] {
+            for (items, p) in [
+                ("items: \"shown[].sku\"", "shown[]."),
+                ("items: \"items[].sku\"", "items[]."),
+                ("items: sku", ""),
+                ("items: \"lines[].sku\"", "lines[]."),
+            ] {
                 line = line.replace(items, &format!("{items}, {}", a(p)));
             }
-            text2.push_str(&line); text2.push('\n');
+            text2.push_str(&line);
+            text2.push('\n');
         }
         let spec = millrace_crds::load(&text2)?;
         let plan = Arc::new(Plan::compile(spec.spec())?);
         let keys = Pseudonymizer::new(&Key::new("bench", (u128::from(salt) << 64 | 0x0d15_ea5e).to_le_bytes()));
-        let source = spec.spec().sources.iter().position(|s| s.name == "events").ok_or(PipelineError::Source("events"))?;
+        let source =
+            spec.spec().sources.iter().position(|s| s.name == "events").ok_or(PipelineError::Source("events"))?;
         let compile = || plan.ingest(spec.spec(), source, spec.max_skew(), &keys);
         let (ingest, decoder) = compile()?;
         let origin = Origin::of_source(source, 0);
@@ -163,7 +174,11 @@ impl Pipeline {
     pub fn product(&mut self, record: &str, _now: Time) -> Result<(), PipelineError> {
         let v: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
         let t = |f: &str| v[f].as_str().unwrap_or_default().to_owned();
-        let mut attributes: Vec<_> = [("item.category", "category"), ("item.brand", "brand"), ("item.priceBand", "priceBand")].iter().filter_map(|(n, f)| Some((self.plan.names.attribute(n)?, OwnedValue::Text(t(f))))).collect();
+        let mut attributes: Vec<_> =
+            [("item.category", "category"), ("item.brand", "brand"), ("item.priceBand", "priceBand")]
+                .iter()
+                .filter_map(|(n, f)| Some((self.plan.names.attribute(n)?, OwnedValue::Text(t(f)))))
+                .collect();
         attributes.sort_by_key(|a| a.0);
         self.catalog.upsert(CatalogItem { id: t("sku"), attributes, available: v["inStock"] == true });
         Ok(())
@@ -175,13 +190,20 @@ impl Pipeline {
         out.push_str(parts.next().unwrap_or_default());
         for part in parts {
             out.push_str("\"sku\":\"");
-            if part.len() < 7 { out.push_str(part); continue }
+            if part.len() < 7 {
+                out.push_str(part);
+                continue;
+            }
             let (id, rest) = part.split_at(6);
-            out.push_str(id); out.push('"');
+            out.push_str(id);
+            out.push('"');
             if let Some(item) = self.catalog.get(id) {
-                for (n, f) in [("item.category", "category"), ("item.brand", "brand"), ("item.priceBand", "priceBand")] {
+                for (n, f) in [("item.category", "category"), ("item.brand", "brand"), ("item.priceBand", "priceBand")]
+                {
                     let a = self.plan.names.attribute(n);
-                    if let Some((_, OwnedValue::Text(t))) = item.attributes.iter().find(|(i, _)| Some(*i) == a) { out.push_str(&format!(",\"{f}\":\"{t}\"")); }
+                    if let Some((_, OwnedValue::Text(t))) = item.attributes.iter().find(|(i, _)| Some(*i) == a) {
+                        out.push_str(&format!(",\"{f}\":\"{t}\""));
+                    }
                 }
             }
             out.push_str(&rest[1..]);

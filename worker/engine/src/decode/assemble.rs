@@ -54,6 +54,9 @@ impl<'r> Element<'r> {
         if plan.drop.iter().any(|conditions| value::all_hold(conditions, self.view)) {
             return Ok(Verdict::Dropped);
         }
+        if let Some(item) = &plan.item {
+            return self.table_item(item, out).map(|()| Verdict::Events);
+        }
         let mut shared = None;
         for (n, mapping) in plan.mappings.iter().enumerate() {
             if !value::all_hold(&mapping.when, self.view) {
@@ -94,6 +97,7 @@ impl<'r> Element<'r> {
     /// `None`: not logged in, or refused.
     fn shared(&self) -> Result<Option<Shared>, Fault> {
         let user = match self.plan.user {
+            User::Nobody => return Ok(None),
             User::Row => self.by.row_user(&self.plan.source, self.place.partition, self.place.row),
             User::Field(slot) => {
                 let mut buf = TextBuf::new();
@@ -126,11 +130,12 @@ impl<'r> Element<'r> {
     }
 
     /// The event time in microseconds, not before `notBefore`.
-    fn time(&self) -> Result<i64, Fault> {
+    pub(super) fn time(&self) -> Result<i64, Fault> {
         let plan = &self.plan.time;
         let (at, stated) = match &plan.from {
             TimeFrom::Field(slot) => (*slot, self.time_of_field(*slot)?),
             TimeFrom::Calendar(slots) => (slots[0], self.time_of_calendar(slots)?),
+            TimeFrom::Nowhere => return Ok(Time::MIN.0),
         };
         let out_of_range = (Reason::TimeOutOfRange, Some(at));
         let row = if plan.plus_row { i64::try_from(self.place.row).map_err(|_| out_of_range)? } else { 0 };

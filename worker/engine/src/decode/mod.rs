@@ -19,6 +19,7 @@
 
 mod assemble;
 mod csv;
+mod item;
 mod json;
 mod number;
 mod plan;
@@ -81,19 +82,20 @@ pub struct Place {
     pub row: u64,
 }
 
-/// One event of a record.
+/// One event of a record or, of a table, one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodedEvent {
     /// Element times 256 plus the mapping's place in `events`: the same whatever else of the record yields events.
     pub index: u32,
-    /// The time it states. Not before `notBefore`.
+    /// The time it states. Not before `notBefore`. [`Time::MIN`] for an item that counts from when it is read.
     pub stated: Time,
     /// Above `notAfter` (2100 where the spec has none).
     pub future: bool,
+    /// 0 of an item.
     pub user: Pseudonym,
     pub consent: ConsentChange,
-    /// From and to in [`Decoded::bytes`]: the length that stands before the event (4 bytes), and the event. Its `seq` is
-    /// (row, index), its `time` what is stated.
+    /// From and to in [`Decoded::bytes`]: the length that stands before the event (4 bytes), and the event (an item: a
+    /// [`crate::catalog::ItemRecord`]). Its `seq` is (row, index), its `time` what is stated.
     pub bytes: (u32, u32),
 }
 
@@ -128,6 +130,8 @@ impl Counts {
 /// What one record yields. Reused for the next. Holds no identity: its `Debug` may be shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
+    /// The events are items of a table.
+    pub items: bool,
     /// Element by element, then as declared.
     pub events: Vec<DecodedEvent>,
     pub bytes: Vec<u8>,
@@ -141,6 +145,7 @@ pub struct Decoded {
 
 impl Decoded {
     pub fn clear(&mut self) {
+        self.items = false;
         self.events.clear();
         self.bytes.clear();
         self.unconsented.clear();
@@ -208,6 +213,7 @@ impl Decoder {
     /// Decodes one record (a line, with its end or without) into `out`, which is cleared first.
     pub fn decode(&mut self, record: &[u8], place: Place, out: &mut Decoded) {
         out.clear();
+        out.items = self.plan.item.is_some();
         if record.len() > MAX_RECORD_BYTES {
             return out.unparsed(Reason::TooLong, record, "too long", None);
         }

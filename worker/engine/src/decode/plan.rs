@@ -1,6 +1,7 @@
 //! A source of the spec, compiled: paths are slots, conditions and fields are ready to be looked at.
 
 use millrace_crds::{
+    names::ITEM_PREFIX,
     scalar::Scalar,
     spec::{EventFields, EventTime, FieldRef, Format, OneOrMany, PipelineSpec, Plus, Source, TimeUnit, When},
 };
@@ -33,6 +34,17 @@ pub(super) enum User {
     Field(Slot),
     /// Every record is a user of its own.
     Row,
+    /// Items are no users.
+    Nobody,
+}
+
+/// Where an item is in a record of a table.
+pub(super) struct Item {
+    pub id: Slot,
+    /// In ascending id.
+    pub attributes: Vec<(AttributeId, Field)>,
+    /// Whether it may be shown; always, if nothing says so.
+    pub available: Option<Slot>,
 }
 
 /// When an event happened.
@@ -50,6 +62,8 @@ pub(super) enum TimeFrom {
     Field(Slot),
     /// Year, month, day, and on to hour, minute, second.
     Calendar(Vec<Slot>),
+    /// Of a table: none, a record counts from when it is read.
+    Nowhere,
 }
 
 /// Where an event's fields are, in one version.
@@ -111,6 +125,8 @@ pub(super) struct Plan {
     pub session: Option<Field>,
     pub version: Option<Field>,
     pub mappings: Vec<Mapping>,
+    /// Of a table, instead of mappings.
+    pub item: Option<Item>,
 }
 
 struct Compiler<'s> {
@@ -144,6 +160,7 @@ pub(super) fn compile(spec: &PipelineSpec, source: &Source, names: &Names) -> Re
     let version = compiler.field("version", source.version.as_ref())?;
     let drop = source.drop.iter().map(|when| compiler.when("drop", when)).collect::<Result<_, _>>()?;
     let mappings = compiler.mappings()?;
+    let item = compiler.item()?;
     let Compiler { paths, mut required, .. } = compiler;
     let trie = paths.build();
     required.resize(trie.slot_count(), false);
@@ -163,6 +180,7 @@ pub(super) fn compile(spec: &PipelineSpec, source: &Source, names: &Names) -> Re
         session,
         version,
         mappings,
+        item,
     })
 }
 
@@ -182,6 +200,9 @@ impl Compiler<'_> {
 
     fn user(&mut self) -> Result<User, CompileError> {
         let user = &self.spec.privacy.user;
+        if self.source.table {
+            return Ok(User::Nobody);
+        }
         match (&user.field, user.row_number) {
             (Some(path), None | Some(false)) => Ok(User::Field(self.slot("user", path, true)?)),
             (None, Some(true)) => Ok(User::Row),
@@ -192,7 +213,7 @@ impl Compiler<'_> {
     /// `consent.field` has to be there and to be one of the values of `grantedIf` or, without any, true.
     fn consent(&mut self) -> Result<Vec<Condition>, CompileError> {
         let consent = &self.spec.privacy.consent;
-        let Some(path) = &consent.field else { return Ok(Vec::new()) };
+        let Some(path) = consent.field.as_ref().filter(|_| !self.source.table) else { return Ok(Vec::new()) };
         let mut conditions = self.granted_if()?;
         if !consent.granted_if.contains_key(path) {
             conditions.push(Condition { slot: self.slot("consent", path, true)?, any: vec![Constant::Bool(true)] });
@@ -228,6 +249,7 @@ impl Compiler<'_> {
                 let slots = spec.fields.iter().map(|path| self.slot("eventTime", path, true));
                 TimeFrom::Calendar(slots.collect::<Result<_, _>>()?)
             }
+            (None, 0) if self.source.table => TimeFrom::Nowhere,
             _ => return Err(error(self.source, "eventTime", "", "needs `field`, or three to six `fields`")),
         };
         let bound = |text: &Option<String>, default: &'static str| {
@@ -289,6 +311,27 @@ impl Compiler<'_> {
             mappings.push(Mapping { event_type, hash, when, granted_if, newest, older });
         }
         Ok(mappings)
+    }
+
+    fn item(&mut self) -> Result<Option<Item>, CompileError> {
+        if !self.source.table {
+            return Ok(None);
+        }
+        let problem = |problem| error(self.source, "table", "", problem);
+        let catalog = self.spec.catalog.as_ref().filter(|catalog| catalog.source == self.source.name);
+        let catalog = catalog.ok_or_else(|| problem("is read by no catalog"))?;
+        let mut attributes = Vec::new();
+        for path in &catalog.attributes {
+            let name = format!("{ITEM_PREFIX}{path}");
+            let id = self.names.attribute(&name).ok_or_else(|| problem("has an attribute that is not allowed"))?;
+            attributes.push((id, Field::of_slot(self.slot("catalog", path, true)?)));
+        }
+        attributes.sort_by_key(|(id, _)| *id);
+        let available = match &catalog.available {
+            Some(path) => Some(self.slot("catalog", path, true)?),
+            None => None,
+        };
+        Ok(Some(Item { id: self.slot("catalog", &catalog.item, true)?, attributes, available }))
     }
 
     fn fields(&mut self, spec: &EventFields, required: bool) -> Result<Fields, CompileError> {

@@ -1,14 +1,15 @@
 //! A decoded record as bytes: what is kept of a record that was decoded when it was received, and read again later.
 //!
-//! Version 1, little-endian: version u8, 0 u8, 0 u16, checksum u64 (xxh3 of all but itself), time of receipt i64, counts
+//! Version 1, little-endian: version u8, 0 (events) or 1 (items of a table) u8, 0 u16, checksum u64 (xxh3 of all but itself), time of receipt i64, counts
 //! (unknown type, dropped, unconsented, empty, ignored attributes; u32 each), elements of unknown users (u32; index u32,
-//! time i64), rejects (u32; reason, element u32, sample), then the events to the end, each led by its length (u32). Texts
+//! time i64), rejects (u32; reason, element u32, sample), then the events or items to the end, each led by its length (u32). Texts
 //! are led by theirs.
 
 use super::{Decoded, DecodedEvent, MAX_ELEMENTS, Reason, Reject};
 use crate::{
+    catalog::ItemRecord,
     codec::{Corrupt, Put, Reader},
-    event::{Event, Time},
+    event::{ConsentChange, Event, Head, Pseudonym, Time},
 };
 
 /// The format that this engine writes, and the newest that it reads.
@@ -35,7 +36,7 @@ fn checksum(bytes: &[u8]) -> u64 {
 /// Appends what a record yielded. `received`: when it came.
 pub fn write(decoded: &Decoded, received: Time, out: &mut Vec<u8>) {
     let start = out.len();
-    out.put(&[VERSION, 0, 0, 0]);
+    out.put(&[VERSION, u8::from(decoded.items), 0, 0]);
     out.put_u64(0);
     out.put_i64(received.0);
     let mut counts = decoded.counts;
@@ -72,12 +73,18 @@ pub fn read(bytes: &[u8], out: &mut Decoded) -> Result<Time, RecordError> {
     if version != VERSION {
         return Err(RecordError::Version { found: version });
     }
-    r.take(3, "reserved")?;
+    let kind = r.u8("record kind")?;
+    r.u16("reserved")?;
     let found = r.u64("record checksum")?;
     let computed = checksum(bytes);
     if found != computed {
         return Err(RecordError::Checksum { found, computed });
     }
+    out.items = match kind {
+        0 => false,
+        1 => true,
+        _ => return Err(r.corrupt("record kind").into()),
+    };
     let received = Time(r.i64("time of receipt")?);
     for n in out.counts.each() {
         *n = r.u32("count")?;
@@ -112,16 +119,16 @@ fn read_reject(r: &mut Reader<'_>, out: &mut Decoded) -> Result<(), Corrupt> {
 
 fn read_event(r: &mut Reader<'_>, out: &mut Decoded) -> Result<(), Corrupt> {
     let bytes = r.bytes("event")?;
-    let head = Event::read(bytes)?.head;
     let start = out.bytes.len() as u32;
     out.bytes.put_bytes(bytes);
-    out.events.push(DecodedEvent {
-        index: head.seq.index,
-        stated: head.stated,
-        future: false,
-        user: head.user,
-        consent: head.consent,
-        bytes: (start, out.bytes.len() as u32),
+    let (future, bytes_at) = (false, (start, out.bytes.len() as u32));
+    out.events.push(if out.items {
+        let item = ItemRecord::read(bytes)?;
+        let (user, consent) = (Pseudonym::default(), ConsentChange::None);
+        DecodedEvent { index: item.seq.index, stated: item.time, future, user, consent, bytes: bytes_at }
+    } else {
+        let Head { seq, stated, user, consent, .. } = Event::read(bytes)?.head;
+        DecodedEvent { index: seq.index, stated, future, user, consent, bytes: bytes_at }
     });
     Ok(())
 }

@@ -60,6 +60,19 @@ pub struct Accepted {
     pub late: Vec<OwnRecord>,
     /// Control records in their order.
     pub control: Vec<OwnRecord>,
+    /// What was [`Taken::Apart`], in its order.
+    pub apart: Vec<OwnRecord>,
+}
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It waits for its turn, or is late.
+    InTurn,
+    /// It is dropped; its time counts all the same.
+    Dropped,
+    /// It is handed on as it is read, and its time moves nothing.
+    Apart,
 }
 
 /// A record whose turn it is.
@@ -152,20 +165,20 @@ impl Merge {
     /// # Errors
     /// Damaged or newer frames, and gaps in an origin's coverage. The merge is then not to be used any more.
     pub fn accept(&mut self, bytes: &Arc<[u8]>) -> Result<Accepted, OrderError> {
-        self.accept_if(bytes, |_| true)
+        self.accept_by(bytes, |_, _| Taken::InTurn)
     }
 
-    /// Likewise, without the records that are not `wanted`. Their times count all the same.
-    pub fn accept_if(
+    /// Likewise; `taken` says what becomes of each record of a source.
+    pub fn accept_by(
         &mut self,
         bytes: &Arc<[u8]>,
-        mut wanted: impl FnMut(&[u8]) -> bool,
+        mut taken: impl FnMut(Origin, &[u8]) -> Taken,
     ) -> Result<Accepted, OrderError> {
         let frame = Frame::read(bytes, self.kind)?;
         let slot = self.reserve_frame(bytes);
         let mut accepted = Accepted::default();
         for section in frame.sections() {
-            self.accept_section(slot, &section?, &mut wanted, &mut accepted)?;
+            self.accept_section(slot, &section?, &mut taken, &mut accepted)?;
         }
         self.let_go_if_unused(slot);
         self.merge_watermarks();
@@ -176,7 +189,7 @@ impl Merge {
         &mut self,
         slot: u32,
         section: &Section<'_>,
-        wanted: &mut impl FnMut(&[u8]) -> bool,
+        taken: &mut impl FnMut(Origin, &[u8]) -> Taken,
         accepted: &mut Accepted,
     ) -> Result<(), OrderError> {
         let (head, at) = (&section.head, self.origin_index(section.head.origin));
@@ -192,9 +205,14 @@ impl Merge {
                 accepted.control.push(OwnRecord { origin: head.origin, bytes: record.bytes.to_vec() });
                 continue;
             }
+            let taken = taken(head.origin, record.bytes);
+            if taken == Taken::Apart {
+                accepted.apart.push(OwnRecord { origin: head.origin, bytes: record.bytes.to_vec() });
+                continue;
+            }
             let time = time_of(record.bytes)?;
             highest = highest.max(time);
-            if !wanted(record.bytes) {
+            if taken == Taken::Dropped {
                 continue;
             }
             if time <= self.merged {

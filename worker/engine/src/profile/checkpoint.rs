@@ -24,6 +24,8 @@ const DECISIONS: u8 = 6;
 const EXPERIMENTS: u8 = 7;
 const ERASED: u8 = 8;
 const CONFIG: u8 = 9;
+/// Of pipelines with a catalog.
+const CATALOG: u8 = 10;
 
 impl Profile {
     /// Between drains only. Afterwards, changes are counted from here.
@@ -47,6 +49,10 @@ impl Profile {
         w.section(DECISIONS, |out| self.decisions.write(extent == Extent::Changes, out));
         w.section(EXPERIMENTS, |out| self.experiments.write(out));
         w.section(ERASED, |out| self.erased.write(out));
+        if let Some(catalogs) = &mut self.catalogs {
+            w.section(CATALOG, |out| catalogs.write(extent == Extent::Changes, out));
+            catalogs.mark_saved();
+        }
         self.users.mark_clean();
         self.dedupe.mark_saved();
         self.decisions.mark_saved();
@@ -73,6 +79,9 @@ impl Profile {
             profile.read_counts(&part)?;
             if part.version > 1 {
                 profile.decisions.read(&mut Reader::new(part.section(DECISIONS)?))?;
+            }
+            if let (Some(catalogs), Ok(section)) = (&mut profile.catalogs, part.section(CATALOG)) {
+                catalogs.restore(&mut Reader::new(section))?;
             }
         }
         if let Some(last) = parts.last() {

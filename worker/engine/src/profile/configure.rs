@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Profile;
+use super::{Profile, catalog::Catalogs};
 use crate::{
     control::Configure,
     plan::{ConfigureError, Plan},
@@ -30,6 +30,9 @@ impl Profile {
         self.dedupe.set_window(plan.dedupe_micros);
         if plan.serves() && !self.plan.serves() {
             self.merge.index_users();
+        }
+        if plan.has_catalog() != self.plan.has_catalog() {
+            self.catalogs = plan.has_catalog().then(Catalogs::default);
         }
         self.served.extend(plan.served_columns());
         self.scratch = plan.features.new_row();

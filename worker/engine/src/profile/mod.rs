@@ -6,6 +6,7 @@
 //! Control records act when their frame has been read, before anything of it is released: what lies before them in the log
 //! has been applied as far as watermarks allow, and waits otherwise.
 
+mod catalog;
 mod checkpoint;
 mod configure;
 mod control;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub use view::View;
 
 use crate::{
+    catalog::Catalog,
     dead_letter::{DeadLetter, LATE},
     dedupe::Dedupe,
     event::{ConsentChange, Event, Pseudonym, Seq, Time},
@@ -30,10 +32,11 @@ use crate::{
         outbox::{Handle, Outbox},
     },
     join::{Joins, OutcomeCounts},
-    order::{Merge, OrderError},
+    order::{Merge, OrderError, Taken},
     plan::{ExperimentPlan, FIRST_GENERATION, Plan},
     users::{Slot, Users, WARM_USERS},
 };
+use catalog::Catalogs;
 use decisions::{Decisions, Served, Shown};
 use erased::Erased;
 use experiments::Experiments;
@@ -64,6 +67,9 @@ pub struct Profile {
     decisions: Decisions,
     experiments: Experiments,
     erased: Erased,
+    catalogs: Option<Catalogs>,
+    /// An event with what the catalog knows of its items.
+    completed: Vec<u8>,
     /// Since the last base, something was erased.
     wants_base: bool,
     generation: u32,
@@ -104,6 +110,8 @@ impl Profile {
             decisions: Decisions::default(),
             experiments: Experiments::new(&plan.experiments),
             erased: Erased::default(),
+            catalogs: plan.has_catalog().then(Catalogs::default),
+            completed: Vec::new(),
             wants_base: false,
             generation: FIRST_GENERATION,
             configured: None,
@@ -130,6 +138,10 @@ impl Profile {
     }
     pub fn outcome_counts(&self) -> &[OutcomeCounts] {
         &self.joins.counts
+    }
+    /// The items that decisions choose from, as they were read; `None` without a catalog.
+    pub fn catalog(&self) -> Option<&Catalog> {
+        self.catalogs.as_ref().map(Catalogs::read)
     }
     /// Each experiment with its variants' sums, in the order of [`ExperimentPlan::variants`].
     pub fn experiments(&self) -> impl Iterator<Item = (&ExperimentPlan, &[VariantSums])> {
@@ -179,12 +191,19 @@ impl Profile {
     ) -> Result<(), OrderError> {
         self.offset = offset;
         self.effects = 0;
-        let Self { merge, erased, counts, .. } = self;
-        let accepted = merge.accept_if(frame, |record| {
+        let Self { plan, merge, erased, catalogs, counts, .. } = self;
+        let before = merge.watermark();
+        let accepted = merge.accept_by(frame, |origin, record| {
+            if plan.is_catalog(origin) {
+                return Taken::Apart;
+            }
             let gone = erased.covers_event(record);
             counts.erased += u64::from(gone);
-            !gone
+            if gone { Taken::Dropped } else { Taken::InTurn }
         })?;
+        if let Some(catalogs) = catalogs {
+            accepted.apart.iter().try_for_each(|item| catalogs.accept(item.origin, &item.bytes, before))?;
+        }
         for late in accepted.late {
             let event = Event::read(&late.bytes)?;
             self.late(late.origin, &event, outbox, out);
@@ -222,6 +241,9 @@ impl Profile {
     }
 
     fn finish(&mut self, outbox: &mut Outbox, out: &Handle) -> bool {
+        if let Some(catalogs) = &mut self.catalogs {
+            catalogs.advance(self.merge.watermark());
+        }
         self.decisions.expire(self.merge.watermark());
         self.erased.expire(self.merge.watermark());
         // The highest time is each model's own: it follows from the examples that its log gets.
@@ -250,11 +272,14 @@ impl Profile {
             self.read_ahead();
         }
         self.ahead.left -= 1;
-        let Self { plan, merge, users, joins, dedupe, decisions, experiments, counts, .. } = self;
+        let Self { plan, merge, users, joins, dedupe, decisions, experiments, catalogs, completed, counts, .. } = self;
         let Some(released) = merge.release() else { return Ok(()) };
         let event = Event::read(released.bytes)?;
         // A decision that is an impression is none of the events that were read.
         let one = u64::from(!released.origin.is_control());
+        if let Some(catalogs) = catalogs {
+            catalogs.advance(event.head.time);
+        }
         match event.head.consent {
             ConsentChange::Grant => {
                 counts.accepted += 1;
@@ -283,6 +308,10 @@ impl Profile {
             return Ok(());
         }
         counts.accepted += one;
+        let event = match catalogs {
+            Some(catalogs) => catalogs.complete(event, completed)?,
+            None => event,
+        };
         joins.label(slot.0, released.origin, &event);
         let is_impression = Some(event.head.event_type) == plan.impression && plan.exposes(released.origin, &event);
         if is_impression {
@@ -345,9 +374,11 @@ impl Profile {
         outbox.record(out, self.plan.models.len(), |records| letter.write(records));
     }
 
-    /// Of rows, open joins, filed decisions and experiments; independent of how the log was cut and of the order of rows.
+    /// Of rows, open joins, filed decisions, experiments and the catalog; independent of how the log was cut and of the order of rows.
     pub fn digest(&mut self) -> u128 {
-        let parts = [self.users.digest(), self.joins.digest(), self.decisions.digest(), self.experiments.digest()];
+        let catalog = self.catalogs.as_ref().map_or(0, Catalogs::digest);
+        let parts =
+            [self.users.digest(), self.joins.digest(), self.decisions.digest(), self.experiments.digest(), catalog];
         parts.into_iter().fold(0, u128::wrapping_add)
     }
 }

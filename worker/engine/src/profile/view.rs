@@ -1,8 +1,10 @@
 //! What serving sees of a user: the row with all that was read and still waits for the watermark laid over it.
 
 use crate::{
+    catalog::Catalog,
     event::{ConsentChange, Event, Pseudonym, Time},
     feature::RowRef,
+    users::Slot,
 };
 
 use super::Profile;
@@ -24,25 +26,48 @@ impl View<'_> {
     pub const CLOSED: View<'static> = View { consented: false, row: None };
 }
 
+/// Where a view's row is.
+enum From {
+    Nowhere,
+    Table(Slot),
+    Scratch,
+}
+
 impl Profile {
+    /// What serving sees of a user, see [`Profile::view`], and what it may show.
+    pub fn view_and_catalog(&mut self, user: Pseudonym) -> (View<'_>, Option<&Catalog>) {
+        let (consented, from) = self.overlay(user);
+        let row = match from {
+            From::Nowhere => None,
+            From::Table(slot) => Some(self.users.row(slot)),
+            From::Scratch => Some(self.scratch.row()),
+        };
+        (View { consented, row }, self.catalog())
+    }
+
     /// The user's row as it will be once what was read is released: waiting events in their order, without client retries.
     /// A withdrawal counts from when it is read, wherever its time lies, unless a grant was stated later.
     ///
     /// Only for plans with placements; others index nothing by user, and see nobody. The ids of waiting events are compared
     /// with those of the user's own waiting events and with what was released.
     pub fn view(&mut self, user: Pseudonym) -> View<'_> {
+        self.view_and_catalog(user).0
+    }
+
+    /// Whether the user consented, and where the row is. What waits is laid over a copy.
+    fn overlay(&mut self, user: Pseudonym) -> (bool, From) {
+        const CLOSED: (bool, From) = (false, From::Nowhere);
         let slot = self.users.find(user);
         let by_event = self.plan.consent_by_event;
-        let Some(waiting) = self.merge.waiting_of(user, OVERLAID) else { return View::CLOSED };
+        let Some(waiting) = self.merge.waiting_of(user, OVERLAID) else { return CLOSED };
         if waiting.is_empty() {
-            let row = slot.map(|slot| self.users.row(slot));
-            return View { consented: row.is_some() || !by_event, row };
+            return (slot.is_some() || !by_event, slot.map_or(From::Nowhere, From::Table));
         }
         let mut known = slot.is_some();
         let mut granted = slot.map_or(Time::MIN, |slot| self.users.row(slot).granted());
         let events: Vec<Event<'_>> = waiting.into_iter().filter_map(|(_, bytes)| Event::read(bytes).ok()).collect();
         if is_withdrawn(granted, &events) {
-            return View::CLOSED;
+            return CLOSED;
         }
         match slot {
             Some(slot) => self.scratch.copy_from(&self.users.row(slot)),
@@ -68,11 +93,13 @@ impl Profile {
                         continue;
                     }
                     ids.push(head.id);
-                    self.plan.features.update(&mut self.scratch.row_mut(), event);
+                    let mut own = Vec::new();
+                    let completed = self.catalogs.as_ref().and_then(|c| c.complete(*event, &mut own).ok());
+                    self.plan.features.update(&mut self.scratch.row_mut(), &completed.unwrap_or(*event));
                 }
             }
         }
-        View { consented: known || !by_event, row: known.then(|| self.scratch.row()) }
+        (known || !by_event, if known { From::Scratch } else { From::Nowhere })
     }
 }
 

@@ -197,6 +197,9 @@ impl IngestTask {
             }
         }
         self.shared.pacer.give_back(allowed - read);
+        if self.ingest.is_past_snapshot() && self.ingest.state() == OriginState::Active {
+            self.ingest.at_end(OriginState::Idle, outbox, out);
+        }
         if read > 0 {
             self.end_since = None;
         } else if allowed > 0 {
@@ -210,7 +213,8 @@ impl IngestTask {
         let since = *self.end_since.get_or_insert_with(Instant::now);
         if self.finite {
             self.ingest.at_end(OriginState::Ended, outbox, out);
-        } else if since.elapsed() >= self.idle_after {
+        } else if since.elapsed() >= self.idle_after || self.ingest.is_of_table() {
+            // A table holds nobody up once it was read to its end.
             self.ingest.at_end(OriginState::Idle, outbox, out);
         }
     }

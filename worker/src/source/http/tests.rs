@@ -177,7 +177,11 @@ fn requests_that_wait_are_appended_together_and_each_is_answered() {
 fn too_much_at_once_is_refused_and_forgotten() {
     let log = Arc::new(Gate::default());
     let (posted, ..) = posted(log.clone());
-    let large = || Batch { appends: vec![(logs::http("shop", 0), vec![0; 40 << 20])], rejected: Vec::new(), withdrawn: Vec::new() };
+    let large = || Batch {
+        appends: vec![(logs::http("shop", 0), vec![0; 40 << 20])],
+        rejected: Vec::new(),
+        withdrawn: Vec::new(),
+    };
     block_on(async {
         let (first, batch) = (posted.clone(), large());
         let first = tokio::spawn(async move { first.append(batch).await });

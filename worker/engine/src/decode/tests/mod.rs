@@ -4,6 +4,7 @@ mod behaviour;
 mod csv;
 mod hostile;
 mod random;
+mod table;
 
 use millrace_crds::spec::PipelineSpec;
 use serde_json::{Value as Json, json};

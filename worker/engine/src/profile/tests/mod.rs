@@ -1,5 +1,6 @@
 use millrace_crds::load;
 
+mod catalog;
 mod configure;
 mod decisions;
 mod erase;
