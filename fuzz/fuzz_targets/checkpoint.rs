@@ -23,7 +23,7 @@ use millrace_engine::{
 const EVENTS: u64 = 80;
 const USERS: u64 = 5;
 /// Tags are below.
-const TAGS: u8 = 8;
+const TAGS: u8 = 10;
 
 static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
     let mut spec = mix::spec().expect("the mix is right");

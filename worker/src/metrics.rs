@@ -105,6 +105,7 @@ fn events(registry: &mut Registry, totals: &Totals) {
         ("future", totals.future),
         ("duplicate", totals.duplicate),
         ("unconsented", totals.unconsented),
+        ("erased", totals.erased),
     ];
     let skipped = totals.skipped.iter().chain(&totals.rejected).map(|(reason, n)| (*reason, *n));
     for (reason, n) in unused.into_iter().chain(skipped) {

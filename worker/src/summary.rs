@@ -41,7 +41,8 @@ pub struct Summary {
 pub struct Events {
     /// Records of the sources.
     pub read: u64,
-    /// Events that they yielded: each is accepted, late, future, duplicate or, for want of a consent event, unconsented.
+    /// Events that they yielded: each is accepted, late, future, duplicate, erased with its
+    /// user or, for want of a consent event, unconsented.
     pub found: u64,
     pub accepted: u64,
     pub late: u64,
@@ -49,6 +50,8 @@ pub struct Events {
     pub duplicate: u64,
     /// Records of users who are not logged in or refused, and events before any consent event.
     pub unconsented: u64,
+    /// Of users who were erased, from before that.
+    pub erased: u64,
     /// By reason. As `skipped`, in records or, with `each`, in elements.
     pub rejected: BTreeMap<&'static str, u64>,
     pub skipped: BTreeMap<&'static str, u64>,
@@ -116,6 +119,7 @@ impl Summary {
                 future: totals.future,
                 duplicate: totals.duplicate,
                 unconsented: totals.unconsented,
+                erased: totals.erased,
                 rejected: totals.rejected,
                 skipped: totals.skipped,
                 ignored_attributes: totals.ignored_attributes,
@@ -152,12 +156,13 @@ impl fmt::Display for Summary {
         writeln!(f, "  accepted       {:>12}", e.accepted)?;
         writeln!(
             f,
-            "  not accepted   {:>12}   late {}, future {}, duplicate {}, unconsented {}",
-            e.late + e.future + e.duplicate + e.unconsented,
+            "  not accepted   {:>12}   late {}, future {}, duplicate {}, unconsented {}, erased {}",
+            e.late + e.future + e.duplicate + e.unconsented + e.erased,
             e.late,
             e.future,
             e.duplicate,
-            e.unconsented
+            e.unconsented,
+            e.erased
         )?;
         if !e.rejected.is_empty() {
             writeln!(f, "  rejected       {:>12}   {}", e.rejected.values().sum::<u64>(), counts(&e.rejected))?;

@@ -1,8 +1,10 @@
 //! The whole profile task on one thread: frames from memory in, examples out, with the fixed mix of 20 features.
 //!
-//! `cargo run --release -p millrace-engine --example bench_profile [ROUNDS [USERS]]`. Six tasks take turns: 100,000 and 2 M
+//! `cargo run --release -p millrace-engine --example bench_profile [ROUNDS [USERS]]`. Eight tasks take turns: 100,000 and 2 M
 //! users, each with the mix's model (impressions open joins, clicks label them, every impression becomes an example),
-//! without it, and with it and the event ids of the last hour. Times are this thread's on the CPU (Linux), so that a busy machine distorts them less. With USERS, one size only, to look into with a profiler.
+//! without it, with it and the event ids of the last hour, and with it and a placement, an experiment and what was
+//! bought. Times are this thread's on the CPU (Linux), so that a busy machine distorts them less. With USERS, one size only,
+//! to look into with a profiler.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark")]
 
 use std::sync::Arc;
@@ -22,6 +24,10 @@ const USERS: [u64; 2] = [100_000, 2_000_000];
 const EVENTS_PER_ROUND: u64 = 200_000;
 /// As the worker cuts them.
 const FRAME_BYTES: usize = 64 << 10;
+const PLACEMENTS: &str = r#"[{"name": "home", "candidates": {"fromRequest": 100}, "slots": 5, "default": "RequestOrder",
+    "exclude": {"boughtWithin": "30d"}}]"#;
+const EXPERIMENTS: &str = r#"[{"name": "test", "placements": ["home"], "metrics": ["ctr"], "variants": {
+    "control": {"weight": 1, "policy": "RequestOrder"}, "other": {"weight": 1, "policy": "RequestOrder"}}}]"#;
 /// As the worker drains.
 const DRAIN_BUDGET: usize = 512;
 /// How far watermarks lie behind: about a hundred events.
@@ -155,8 +161,16 @@ fn main() {
     let mut with_ids = whole.clone();
     with_ids.sources[0].event_id =
         serde_json::from_str(r#"{"field": "id", "dedupWithin": "1h"}"#).expect("as the spec has it");
-    let plans = [("with model and joins", whole), ("features only", without), ("with event ids too", with_ids)]
-        .map(|(name, spec)| (name, Arc::new(Plan::compile(&spec).expect("compiles"))));
+    let mut serving = whole.clone();
+    serving.placements = serde_json::from_str(PLACEMENTS).expect("as the spec has it");
+    serving.experiments = serde_json::from_str(EXPERIMENTS).expect("as the spec has it");
+    let plans = [
+        ("with model and joins", whole),
+        ("features only", without),
+        ("with event ids too", with_ids),
+        ("with serving too", serving),
+    ]
+    .map(|(name, spec)| (name, Arc::new(Plan::compile(&spec).expect("compiles"))));
     println!("{} features, {} bytes of fixed cells a user", whole_features, plans[0].1.features.row_bytes());
     let mut tasks: Vec<Task> =
         plans.iter().flat_map(|(name, plan)| sizes.iter().map(|users| Task::new(plan, name, *users))).collect();
@@ -169,6 +183,16 @@ fn main() {
         if let [few, many] = medians[..] {
             println!("          2 M users are {:.2} times slower an event than 100,000", many / few);
         }
+    }
+    for task in tasks.iter_mut().filter(|task| task.name == "with serving too") {
+        let (views, start) = (100_000, cpu_ns());
+        let mut overlaid = 0;
+        for user in 0..views {
+            let view = task.profile.view(mix::Events::pseudonym(user % task.users));
+            overlaid += u64::from(std::hint::black_box(view).row.is_some());
+        }
+        let ns = (cpu_ns() - start) as f64 / views as f64;
+        println!("{:>9} users: {ns:.0} ns a view, {overlaid} of {views} with a row", task.users);
     }
     for task in &mut tasks {
         let users = task.profile.users();

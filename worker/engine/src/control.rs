@@ -309,11 +309,16 @@ fn counted<'a>(
 }
 
 fn put_cut(out: &mut Vec<u8>, text: &str) {
+    put_short(out, cut(text));
+}
+
+/// As much of the text as may be written.
+pub(crate) fn cut(text: &str) -> &str {
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    put_short(out, &text[..end]);
+    &text[..end]
 }
 
 #[cfg(test)]

@@ -463,6 +463,11 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
+    /// Checks all of them.
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, Corrupt> {
+        check_attributes(bytes)?;
+        Ok(Self { reader: Reader::new(bytes) })
+    }
     /// Without looking at the values.
     #[inline]
     pub fn raw(mut self) -> impl Iterator<Item = RawAttribute<'a>> {

@@ -56,6 +56,7 @@ pub struct Totals {
     pub future: u64,
     pub duplicate: u64,
     pub unconsented: u64,
+    pub erased: u64,
     pub rejected: BTreeMap<&'static str, u64>,
     pub skipped: BTreeMap<&'static str, u64>,
     /// Attributes of a wrong shape, which counted as missing.
@@ -89,6 +90,7 @@ impl Totals {
                 self.accepted += counts.accepted;
                 self.duplicate += counts.duplicate;
                 self.unconsented += counts.unconsented;
+                self.erased += counts.erased;
                 self.late += counts.late;
                 self.users += users;
                 self.open_joins += open_joins;

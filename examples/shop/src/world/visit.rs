@@ -168,7 +168,8 @@ impl World {
                 lines.push((item, self.catalog.item(item).price_cents));
             }
         }
-        if !lines.is_empty() && rng.chance(ORDER_AFTER_CART) {
+        // Who is not logged in cannot order.
+        if head.logged_in && !lines.is_empty() && rng.chance(ORDER_AFTER_CART) {
             at += micros(rng.exponential(CART_TO_ORDER_SECONDS));
             let until = at + BOUGHT_MICROS;
             let bought = &mut self.shoppers.get_mut(head.shopper).bought;

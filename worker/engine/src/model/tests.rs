@@ -141,7 +141,7 @@ fn examples_of_earlier_columns_are_mapped_by_name() {
     let of_old = says(&mut earlier, &old.models[0].served, |color| vec![color, ITEM, PRICE]);
     let of_new = says(&mut current, &new.models[0].served, |color| vec![MISSING, color, PRICE]);
     assert_eq!(of_old, of_new);
-    assert_eq!(earlier.task.digest() == current.task.digest(), true, "the same was learned");
+    assert_eq!(earlier.task.digest(), current.task.digest(), "the same was learned");
 }
 
 #[test]

@@ -245,12 +245,13 @@ impl Merge {
         Some(records.into_iter().filter_map(|entry| Some((origin(&entry), self.bytes_of(&entry)?))).collect())
     }
 
-    /// Drops the waiting records that are not to `keep`. Returns how many. Not while one is released.
-    pub fn retain(&mut self, mut keep: impl FnMut(&[u8]) -> bool) -> usize {
+    /// Drops the waiting records that are not to `keep`. Not while one is released.
+    pub fn retain(&mut self, mut keep: impl FnMut(Origin, &[u8]) -> bool) {
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut dropped = Vec::new();
         waiting.retain(|entry| {
-            let kept = self.bytes_of(entry).is_none_or(&mut keep);
+            let origin = self.origins[usize::from(entry.origin)].origin;
+            let kept = self.bytes_of(entry).is_none_or(|bytes| keep(origin, bytes));
             if !kept {
                 dropped.push(*entry);
             }
@@ -261,7 +262,6 @@ impl Merge {
             self.forget_user_of(entry);
             self.release_frame(entry.frame);
         }
-        dropped.len()
     }
 
     fn forget_user_of(&mut self, entry: &Entry) {

@@ -164,3 +164,71 @@ proptest! {
         }
     }
 }
+
+/// Control records with these numbers, of a writer of `epoch`.
+fn control(epoch: u64, from: u64, numbers: &[u64]) -> Arc<[u8]> {
+    let mut w = FrameWriter::new(Kind::Events, 1, 0);
+    let bytes: Vec<u8> = numbers.iter().flat_map(|n| record(crate::control::seq(epoch, *n), 0)).collect();
+    let seq = |n| crate::control::seq(epoch, n);
+    let (from, to) = (seq(from), seq(*numbers.last().unwrap()));
+    let progress = Progress { watermark: Time(999), highest: Time(999), ..Progress::default() };
+    w.section(&SectionHead { origin: Origin::control(0), epoch, from, to, progress }, &bytes);
+    Arc::from(w.finish())
+}
+
+/// Numbers of the control records that a frame hands on.
+fn controls(m: &mut Merge, frame: &Arc<[u8]>) -> Vec<u64> {
+    let number = |r: OwnRecord| Reader::new(&r.bytes).u64("number").unwrap() & 0xff_ffff;
+    m.accept(frame).unwrap().control.into_iter().map(number).collect()
+}
+
+#[test]
+fn control_records_stand_outside_of_watermarks_and_may_have_holes() {
+    let mut m = merge_of(1);
+    assert_eq!(controls(&mut m, &control(1, 0, &[1, 2])), [1, 2]);
+    assert_eq!((m.state(), m.watermark()), (Active, Time::MIN), "no origin of the merge");
+    m.accept(&frame(&[Part(0, 1, 0, 1, 50, Active, &[(1, 40)])])).unwrap();
+    assert_eq!((drain(&mut m).len(), m.watermark()), (1, Time(50)), "and nobody waits for them");
+    assert_eq!(controls(&mut m, &control(1, 1, &[2, 3])), [3], "what was applied is dropped");
+    assert_eq!(controls(&mut m, &control(2, 7, &[8])), [8], "a new owner counts anew");
+    assert_eq!(controls(&mut m, &control(1, 3, &[4])), [] as [u64; 0], "the old one is not heard");
+    let mut saved = Vec::new();
+    m.write(&mut saved);
+    let mut restored = Merge::read(Kind::Events, &mut Reader::new(&saved)).unwrap();
+    assert_eq!(controls(&mut restored, &control(2, 7, &[8, 9])), [9]);
+    restored.accept(&frame(&[Part(0, 1, 1, 1, 60, Ended, &[])])).unwrap();
+    assert!(restored.all_ended());
+}
+
+#[test]
+fn an_inserted_record_waits_for_its_turn_and_for_the_end_at_most() {
+    let mut m = merge_of(1);
+    m.accept(&frame(&[Part(0, 1, 0, 2, 50, Active, &[(1, 40), (2, 80)])])).unwrap();
+    for (n, time) in [(1, 60), (2, 20), (3, 500)] {
+        m.insert(Origin::control(0), &record(crate::control::seq(1, n), time)[4..]).unwrap();
+    }
+    let times = |m: &mut Merge| drain(m).into_iter().map(|r| r.0).collect::<Vec<_>>();
+    assert_eq!(times(&mut m), [20, 40]);
+    m.accept(&frame(&[Part(0, 1, 2, 3, 100, Active, &[])])).unwrap();
+    assert_eq!(times(&mut m), [60, 80]);
+    m.accept(&frame(&[Part(0, 1, 3, 3, 100, Ended, &[])])).unwrap();
+    assert_eq!((times(&mut m), m.watermark()), (vec![500], Time(100)));
+}
+
+#[test]
+fn what_is_dropped_leaves_the_rest_in_order() {
+    let mut m = merge_of(1);
+    let second = 1 << 20;
+    let records: Vec<(u64, i64)> = (1..=12).map(|n| (n, (n as i64 * 7 % 12) * second)).collect();
+    m.accept(&frame(&[Part(0, 1, 0, 12, 2 * second, Active, &records)])).unwrap();
+    assert!(m.peek().is_some());
+    let odd = |_, bytes: &[u8]| Reader::new(bytes).u64("offset").unwrap() % 2 == 1;
+    m.retain(odd);
+    assert_eq!(m.waiting(), 6);
+    m.accept(&frame(&[Part(0, 1, 12, 12, 99 * second, Active, &[])])).unwrap();
+    let mut expected: Vec<(i64, u32, u64)> = records.iter().filter(|r| r.0 % 2 == 1).map(|r| (r.1, 0, r.0)).collect();
+    expected.sort_unstable();
+    assert_eq!(drain(&mut m), expected);
+    m.accept(&frame(&[Part(0, 1, 12, 13, 100 * second, Active, &[])])).unwrap();
+    assert!(m.frames.iter().all(Option::is_none), "frames are let go");
+}

@@ -25,7 +25,6 @@ impl Profile {
     /// Files a decision and, where it is the impression, lets that wait for its turn.
     fn decide(&mut self, origin: Origin, seq: Seq, decision: &Decision) -> Result<(), OrderError> {
         if self.erased.covers(decision.user, decision.time) {
-            self.counts.erased += 1;
             return Ok(());
         }
         let placement = self.plan.placement(&decision.placement);
@@ -52,8 +51,12 @@ impl Profile {
             self.users.remove(user);
         }
         self.decisions.forget(user);
-        let waiting = self.merge.retain(|record| Event::user_and_stated(record).is_none_or(|(of, _)| of != user));
-        self.counts.erased += waiting as u64;
+        let Self { merge, counts, .. } = self;
+        merge.retain(|origin, record| {
+            let keep = Event::user_and_stated(record).is_none_or(|(of, _)| of != user);
+            counts.erased += u64::from(!keep && !origin.is_control());
+            keep
+        });
         self.erased.add(user, erase.time);
         self.wants_base = true;
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     codec::{Corrupt, Put, Reader},
-    control::{Decision, DecisionRef, UsedModelRef},
+    control::{Decision, DecisionRef, UsedModelRef, cut},
     event::{Pseudonym, Time},
     example::{ExampleHead, VALUE_BYTES},
 };
@@ -167,7 +167,7 @@ pub struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     pub fn of(decision: DecisionRef<'a>) -> Self {
-        let variant = decision.experiment.map_or(String::new(), |(e, v)| format!("{e}/{v}"));
+        let variant = decision.experiment.map_or(String::new(), |(e, v)| cut(&format!("{e}/{v}")).to_owned());
         Self { decision, variant }
     }
 

@@ -46,7 +46,7 @@ pub struct Counts {
     pub unconsented: u64,
     /// Below the merged watermark: of a source that was idle, or had ended.
     pub late: u64,
-    /// Of users who were erased, from before that.
+    /// Events of users who were erased, from before that.
     pub erased: u64,
     /// That were filed.
     pub decisions: u64,
@@ -253,6 +253,8 @@ impl Profile {
         let Self { plan, merge, users, joins, dedupe, decisions, experiments, counts, .. } = self;
         let Some(released) = merge.release() else { return Ok(()) };
         let event = Event::read(released.bytes)?;
+        // A decision that is an impression is none of the events that were read.
+        let one = u64::from(!released.origin.is_control());
         match event.head.consent {
             ConsentChange::Grant => {
                 counts.accepted += 1;
@@ -271,7 +273,7 @@ impl Profile {
             Some(slot) => slot,
             // Without a row there was no grant.
             None if plan.consent_by_event => {
-                counts.unconsented += 1;
+                counts.unconsented += one;
                 return Ok(());
             }
             None => users.get_or_insert(event.head.user),
@@ -280,7 +282,7 @@ impl Profile {
             counts.duplicate += 1;
             return Ok(());
         }
-        counts.accepted += 1;
+        counts.accepted += one;
         joins.label(slot.0, released.origin, &event);
         let is_impression = Some(event.head.event_type) == plan.impression && plan.exposes(released.origin, &event);
         if is_impression {

@@ -82,10 +82,14 @@ fn a_users_records_have_one_partition_and_no_identity() {
 #[test]
 fn what_cannot_be_read_is_told_and_kept_for_the_dead_letters() {
     let (posted, ..) = posted(Arc::new(MemoryLog::default()));
-    let records = [click(1), "{".into(), r#"{"type":"else","user":"u"}"#.into(), click(2).replace("1000", "\"now\"")];
+    let consent = |ok| format!(r#"{{"type":"consent","user":"u","ts":5,"ok":{ok}}}"#);
+    let else_what = r#"{"type":"else","user":"u"}"#.into();
+    let bad_time = click(2).replace("1000", "\"now\"");
+    let records = [click(1), "{".into(), else_what, bad_time, consent(true), consent(false)];
     let batch = posted.decode(0, &records, Time(7));
     assert_eq!(batch.rejected, [(1, Reason::Malformed), (3, Reason::BadTime)]);
-    assert_eq!(batch.appends.len(), 4);
+    assert_eq!(batch.appends.len(), records.len());
+    assert_eq!(batch.withdrawn, [(pipeline().keys.user_of("u"), Time(5_000))]);
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn requests_that_wait_are_appended_together_and_each_is_answered() {
 fn too_much_at_once_is_refused_and_forgotten() {
     let log = Arc::new(Gate::default());
     let (posted, ..) = posted(log.clone());
-    let large = || Batch { appends: vec![(logs::http("shop", 0), vec![0; 40 << 20])], rejected: Vec::new() };
+    let large = || Batch { appends: vec![(logs::http("shop", 0), vec![0; 40 << 20])], rejected: Vec::new(), withdrawn: Vec::new() };
     block_on(async {
         let (first, batch) = (posted.clone(), large());
         let first = tokio::spawn(async move { first.append(batch).await });

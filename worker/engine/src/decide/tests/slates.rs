@@ -134,8 +134,7 @@ fn thompson_shows_each_as_often_as_it_is_probably_the_best() {
         let pick = slate.draw(&[0.0; 4], &rule, 1, &mut Rng::new(seed), draw)[0];
         shown[pick.candidate] += 1.0;
         let rows = slate.rows.best.len() as f64;
-        for candidate in 0..4 {
-            let share = slate.rows.best.iter().filter(|best| **best == candidate).count() as f64 / rows;
+        for (candidate, share) in slate.propensities.iter().copied().enumerate() {
             logged[candidate] += share;
             spread[candidate] += share * share;
             errors[candidate] += share * (1.0 - share) / rows;

@@ -18,6 +18,10 @@ use crate::{
 
 pub const HOUR: i64 = 3_600_000_000;
 pub const NOW: Time = Time(20_000 * 24 * HOUR);
+/// Attributes, by name.
+pub const CATEGORY: u16 = 0;
+pub const PRICE: u16 = 1;
+pub const LOCALE: u16 = 2;
 pub const HOME: usize = 0;
 pub const SEARCH: usize = 1;
 pub const CLOSED: usize = 2;
@@ -81,7 +85,8 @@ pub struct Shop {
 }
 
 pub fn item(n: usize) -> CatalogItem {
-    let attributes = vec![(1, OwnedValue::Text(format!("c{}", n % 3))), (2, OwnedValue::Number(5.0 + n as f64))];
+    let attributes =
+        vec![(CATEGORY, OwnedValue::Text(format!("c{}", n % 3))), (PRICE, OwnedValue::Number(5.0 + n as f64))];
     CatalogItem { id: format!("i{n:02}"), attributes, available: true }
 }
 

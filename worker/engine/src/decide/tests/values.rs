@@ -18,7 +18,7 @@ fn read(bytes: &[u8]) -> Vec<FeatureValue> {
 #[test]
 fn trained_is_what_was_served() {
     let mut shop = Shop::new();
-    let attributes = [(0, Value::Text("fr"))];
+    let attributes = [(LOCALE, Value::Text("fr"))];
     for seed in 0..20 {
         let answer = shop.personal(&Request { seed, attributes: &attributes, ..request(HOME) });
         let record = answer.record.clone().unwrap();
@@ -77,7 +77,7 @@ fn impression(shop: &Shop, id: &str) -> Vec<u8> {
     let attributes = &shop.catalog.get(id).unwrap().attributes;
     attributes.iter().for_each(|(id, value)| writer.item_attribute(*id, value.value()));
     let mut writer = writer.attributes();
-    writer.attribute(0, Value::Text("fr"));
+    writer.attribute(LOCALE, Value::Text("fr"));
     writer.finish();
     bytes.split_off(4)
 }
@@ -95,21 +95,26 @@ fn attributes_of_requests_may_be_anything() {
     };
     let missing = score(&of(&[]), &[]);
     for odd in [
-        of(&[(2, Value::Number(f64::NAN))]),
-        of(&[(2, Value::Number(f64::INFINITY))]),
-        of(&[(2, Value::Number(f64::NEG_INFINITY)), (1, Value::Text(""))]),
-        [Candidate { item: "unseen", attributes: &[(1, Value::Text(&long))] }],
+        of(&[(PRICE, Value::Number(f64::NAN))]),
+        of(&[(PRICE, Value::Number(f64::INFINITY))]),
+        of(&[(PRICE, Value::Number(f64::NEG_INFINITY)), (CATEGORY, Value::Text(""))]),
+        [Candidate { item: "unseen", attributes: &[(CATEGORY, Value::Text(&long))] }],
     ] {
-        let found = score(&odd, &[(0, Value::Text(&long)), (0, Value::Number(f64::NAN))]);
+        let found = score(&odd, &[(LOCALE, Value::Text(&long)), (LOCALE, Value::Number(f64::NAN))]);
         assert!(found.0.is_finite());
         assert_eq!(found, missing, "{odd:?}");
     }
-    let once = score(&of(&[(1, Value::Text("c1")), (2, Value::Number(7.0))]), &[(0, Value::Text("de"))]);
+    let once =
+        score(&of(&[(CATEGORY, Value::Text("c1")), (PRICE, Value::Number(7.0))]), &[(LOCALE, Value::Text("de"))]);
     assert_ne!(once, missing);
-    let twice =
-        of(&[(2, Value::Number(7.0)), (1, Value::Text("c1")), (2, Value::Number(1e300)), (1, Value::Text("c0"))]);
-    assert_eq!(score(&twice, &[(0, Value::Text("de")), (0, Value::Text("fr"))]), once);
-    let extreme = score(&of(&[(2, Value::Number(f64::MAX))]), &[]);
+    let twice = of(&[
+        (PRICE, Value::Number(7.0)),
+        (CATEGORY, Value::Text("c1")),
+        (PRICE, Value::Number(1e300)),
+        (CATEGORY, Value::Text("c0")),
+    ]);
+    assert_eq!(score(&twice, &[(LOCALE, Value::Text("de")), (LOCALE, Value::Text("fr"))]), once);
+    let extreme = score(&of(&[(PRICE, Value::Number(f64::MAX))]), &[]);
     assert!(extreme.0.is_finite());
 }
 
@@ -121,11 +126,11 @@ fn the_catalog_says_what_the_request_does_not() {
         shop.personal(&Request { candidates: &candidates, ..request(SEARCH) }).record.unwrap().slots[0].values.clone()
     };
     let of_catalog = values("i04", &[]);
-    assert_eq!(of_catalog, values("i04", &[(2, Value::Number(9.0)), (1, Value::Text("c1"))]));
-    assert_ne!(of_catalog, values("i04", &[(2, Value::Number(3.0))]));
+    assert_eq!(of_catalog, values("i04", &[(PRICE, Value::Number(9.0)), (CATEGORY, Value::Text("c1"))]));
+    assert_ne!(of_catalog, values("i04", &[(PRICE, Value::Number(3.0))]));
     assert_eq!(
-        values("i04", &[(1, Value::Text("c2"))]),
-        values("i04", &[(2, Value::Number(9.0)), (1, Value::Text("c2"))])
+        values("i04", &[(CATEGORY, Value::Text("c2"))]),
+        values("i04", &[(PRICE, Value::Number(9.0)), (CATEGORY, Value::Text("c2"))])
     );
 }
 

@@ -174,6 +174,8 @@ fn where_decisions_are_impressions_all_slots_are_exposed() {
     let expected = [("i1", 0, 4_000, false, 0.5), ("i2", 1, 4_000, true, 0.625), ("i1", 0, 8_899, false, 0.5)];
     let expected = expected.map(|(item, at, time, label, p)| (item.to_owned(), at, time, label, p));
     assert_eq!(examples.iter().map(read).collect::<Vec<_>>(), expected);
+    let counts = rig.profile.counts();
+    assert_eq!((counts.accepted, counts.unconsented, counts.decisions), (3, 2, 2), "decisions are no events");
 }
 
 #[test]

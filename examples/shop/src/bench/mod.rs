@@ -1,0 +1,4 @@
+//! The benchmark of what decisions learn: the simulated shop against the real pipeline, in virtual time.
+
+pub mod pipeline;
+pub mod run;
