@@ -12,17 +12,22 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::host::status::{Detail, TaskStatus, Totals};
+use crate::{
+    host::status::{Detail, TaskStatus, Totals},
+    serve::traffic::Traffic,
+};
 
 /// What the host last told: updated by the run, read by the pages.
 pub struct Shared {
     statuses: RwLock<Vec<TaskStatus>>,
     ready: AtomicBool,
+    /// Counted by the server itself.
+    pub traffic: Traffic,
 }
 
 impl Shared {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { statuses: RwLock::default(), ready: AtomicBool::new(false) })
+        Arc::new(Self { statuses: RwLock::default(), ready: AtomicBool::new(false), traffic: Traffic::default() })
     }
     pub fn update(&self, statuses: Vec<TaskStatus>, ready: bool) {
         if let Ok(mut current) = self.statuses.write() {
@@ -68,18 +73,20 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// `/metrics`, in the OpenMetrics text format.
 pub fn page(shared: &Shared) -> impl IntoResponse + use<> {
     let mut text = String::new();
-    match encode(&mut text, &registry(&shared.statuses())) {
+    match encode(&mut text, &registry(shared)) {
         Ok(()) => (StatusCode::OK, [("content-type", CONTENT_TYPE)], text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain")], error.to_string()),
     }
 }
 
-fn registry(tasks: &[TaskStatus]) -> Registry {
+fn registry(shared: &Shared) -> Registry {
+    let tasks = &shared.statuses();
     let totals = Totals::of(tasks);
     let mut registry = Registry::with_prefix("millrace");
     events(&mut registry, &totals);
     positions(&mut registry, tasks);
     models(&mut registry, &totals);
+    shared.traffic.register(&mut registry);
     registry
 }
 

@@ -271,6 +271,11 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::E
             let count = u32::try_from(n).ok().filter(|n| (1..=MAX_COUNT).contains(n));
             count.ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(n), &self))
         }
+        // 2.0 is a whole number in JSON.
+        fn visit_f64<E: Error>(self, n: f64) -> Result<u32, E> {
+            let is_count = n.fract() == 0.0 && (1.0..=f64::from(MAX_COUNT)).contains(&n);
+            is_count.then_some(n as u32).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Float(n), &self))
+        }
     }
     deserializer.deserialize_any(Nullable(Count))
 }

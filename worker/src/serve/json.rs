@@ -15,6 +15,8 @@ use super::{
 const FIELDS: [&str; 10] =
     ["user", "placement", "platform", "session", "attributes", "candidates", "ranking", "count", "explain", "id"];
 
+const UNKNOWN: &str = "there is an unknown field";
+
 /// The body of `POST /v1/decisions`.
 pub enum Decisions {
     One(Box<DecideRequest>),
@@ -78,6 +80,8 @@ fn typed<T: DeserializeOwned>(json: &[u8], index: Option<usize>) -> Result<T, Pr
         Err(error) => path(error.path(), index),
     };
     let what = expected(&error);
+    // An unknown field is told by where it stands: its name stays here.
+    let path = if what.starts_with(UNKNOWN) { path.trim_end_matches('*').trim_end_matches('.').to_owned() } else { path };
     let shown = if path.is_empty() { String::new() } else { format!("`{path}`: ") };
     let mut problem = Problem::new(INVALID, format!("{shown}{what}"));
     if !path.is_empty() {
@@ -120,7 +124,7 @@ fn expected(error: &serde_json::Error) -> String {
     };
     let known: Vec<&str> = wanted.split('`').skip(1).step_by(2).collect();
     match names::nearest(unknown, known.iter().copied()) {
-        Some(nearest) => format!("there is an unknown field; did you mean `{nearest}`?"),
-        None => format!("there is an unknown field; the fields are {}", known.join(", ")),
+        Some(nearest) => format!("{UNKNOWN}; did you mean `{nearest}`?"),
+        None => format!("{UNKNOWN}; the fields are {}", known.join(", ")),
     }
 }

@@ -21,6 +21,7 @@ mod room;
 mod routes;
 mod stream;
 mod tls;
+pub mod traffic;
 mod watched;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Room for connections. When it is full, whoever comes takes the place of one that waits, of the longest waiting: of one
-//! that has not asked anything for a second (or at once, if such ones fill half of the room), else of one between two
-//! requests, else of one that is stuck in the middle of a request. So connections that only wait, however many, keep nobody
-//! out.
+//! Room for connections. When it is full, whoever comes takes the place of one that waits, the longest waiting first, so
+//! that connections that only wait, however many, keep nobody out. Whose place ([`State::give_one_up`]): first of those that
+//! have waited for a second, then of those of a kind that fills more than its share. So a flood of connections takes places
+//! from itself, and hardly from clients that ask again and again.
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +11,8 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Who has a request neither sent nor taken in this time may lose the connection when others want it.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// Who asks, sends a request or takes an answer in this time keeps the connection, as far as there is room.
+const OLD: Duration = Duration::from_secs(1);
 
 /// What a connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,14 +67,14 @@ impl State {
     fn give_one_up(&mut self, limit: usize, now: Instant) -> Option<Arc<Notify>> {
         let is_old = |queue: &Queue| {
             let oldest = queue.first_key_value();
-            oldest.is_some_and(|((since, _), _)| now.saturating_duration_since(*since) >= STUCK_AFTER)
+            oldest.is_some_and(|((since, _), _)| now.saturating_duration_since(*since) >= OLD)
         };
-        let queue = if is_old(&self.fresh) || self.fresh.len() > limit / 2 {
+        let queue = if is_old(&self.fresh) {
             &mut self.fresh
-        } else if !self.idle.is_empty() {
-            &mut self.idle
-        } else if is_old(&self.stuck) {
+        } else if is_old(&self.stuck) || self.stuck.len() > limit - limit / 4 {
             &mut self.stuck
+        } else if is_old(&self.idle) || self.fresh.len() <= (limit / 8).max(1) && !self.idle.is_empty() {
+            &mut self.idle
         } else {
             &mut self.fresh
         };
@@ -189,7 +189,7 @@ mod tests {
         let [idle, fresh, answering] = [0; 3].map(|_| room.enter().unwrap());
         idle.set(Phase::Idle);
         answering.set(Phase::Answering);
-        age(&fresh, STUCK_AFTER);
+        age(&fresh, OLD);
         let first = room.enter().unwrap();
         assert!(is_given_up(&fresh) && !is_given_up(&idle), "it has not asked for a second");
         let second = room.enter().unwrap();
@@ -213,9 +213,25 @@ mod tests {
         let asked: Vec<Place> = (0..4).map(|_| room.enter().unwrap()).collect();
         asked.iter().for_each(|place| place.set(Phase::Idle));
         let silent: Vec<Place> = (0..100).map(|_| room.enter().unwrap()).collect();
-        assert_eq!(asked.iter().filter(|place| is_given_up(place)).count(), 1);
+        assert!(!asked.iter().any(is_given_up));
         let left: Vec<bool> = silent.iter().map(|place| !is_given_up(place)).collect();
-        assert!(left[95..].iter().all(|left| *left) && !left[..95].contains(&true), "the last to come: {left:?}");
+        assert!(left[96..].iter().all(|left| *left) && !left[..96].contains(&true), "the last to come: {left:?}");
+    }
+
+    #[test]
+    fn those_who_never_end_do_not_drive_those_who_do_away() {
+        let room = Room::new(8);
+        let asked = room.enter().unwrap();
+        asked.set(Phase::Idle);
+        let stuck: Vec<Place> = (0..100)
+            .map(|_| {
+                let place = room.enter().unwrap();
+                place.set(Phase::Reading);
+                place
+            })
+            .collect();
+        assert!(!is_given_up(&asked));
+        assert_eq!(stuck.iter().filter(|place| !is_given_up(place)).count(), 7);
     }
 
     #[test]
@@ -239,7 +255,7 @@ mod tests {
             let place = room.enter().unwrap();
             place.set(phase);
             assert!(room.enter().is_none());
-            age(&place, STUCK_AFTER);
+            age(&place, OLD);
             assert!(room.enter().is_some() && is_given_up(&place));
         }
     }

@@ -1,6 +1,10 @@
 //! From a request to its answer.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -11,6 +15,7 @@ use axum::{
     routing::{MethodFilter, on},
 };
 use futures::future::join_all;
+use millrace_crds::names::is_dns_label;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -95,7 +100,7 @@ pub fn router(app: App) -> Router {
     let mut router = Router::new();
     for (method, path, endpoint) in ROUTES {
         let app = Arc::clone(&app);
-        let answer = move |request| answer(Arc::clone(&app), *endpoint, request);
+        let answer = move |request| answer(Arc::clone(&app), path, *endpoint, request);
         router = router.route(path, on(filter(method), answer));
     }
     for file in page::FILES {
@@ -146,11 +151,14 @@ fn page_file(file: &page::File) -> Response {
     (headers, file.bytes).into_response()
 }
 
-async fn answer(app: Arc<App>, endpoint: Endpoint, request: Request<Body>) -> Response {
+/// `path` as declared: the request's own may hold a user's id, which is neither logged nor counted.
+async fn answer(app: Arc<App>, path: &'static str, endpoint: Endpoint, request: Request<Body>) -> Response {
+    let begun = Instant::now();
     let answered = dispatch(&app, endpoint, request).await;
     let response = answered.unwrap_or_else(Problem::into_response);
-    // No path: it may hold a user's id.
-    tracing::debug!(?endpoint, status = response.status().as_u16(), "answered");
+    let (status, took) = (response.status().as_u16(), begun.elapsed());
+    app.shared.traffic.count(path, status, took);
+    tracing::debug!(path, status, ?took, "answered");
     response
 }
 
@@ -266,9 +274,9 @@ fn source(query: Option<&str>) -> Result<Option<String>, Problem> {
     let mut source = None;
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
-            Some(("source", name)) if source.is_none() && !name.is_empty() => source = Some(name.to_owned()),
+            Some(("source", name)) if source.is_none() && is_dns_label(name) => source = Some(name.to_owned()),
             _ => {
-                let detail = "the only parameter is `source=NAME`, once";
+                let detail = "the only parameter is `source=NAME`, once, with a name of a source";
                 return Err(Problem::new(INVALID, detail).with("field", "source"));
             }
         }

@@ -75,7 +75,7 @@ const WRONG: &[(&str, u16, &str, &str)] = &[
     ("[{}, SECRET]", 400, "malformed-json", "line 1, column 6"),
     ("\"SECRET\"", 422, "invalid-request", "expected an object with a `placement`"),
     ("SECRET", 400, "malformed-json", "expected value"),
-    ("{\"placement\": \"home\", \"usr\": \"SECRET\"}", 422, "invalid-request", "did you mean `user`?"),
+    ("{\"placement\": \"home\", \"usr\": \"SECRET\"}", 422, "invalid-request", "there is an unknown field; did you mean `user`?"),
     ("{\"placement\": \"home\", \"SECRET\": 1}", 422, "invalid-request", "unknown field; the fields are user,"),
     ("{\"placement\": \"home\", \"user\": 7}", 422, "invalid-request", "`user`: expected text of 0 to 1024 bytes"),
     ("{\"placement\": [\"SECRET\"]}", 422, "invalid-request", "`placement`: expected text of 1 to 255 bytes"),
@@ -224,7 +224,7 @@ fn events_that_cannot_be_read_are_refused() {
     assert_eq!(server.engine.records.lock().unwrap().len(), 0);
     let zip = client.request("POST", "/v1/events", &["content-encoding: gzip"], "{}");
     assert_eq!((zip.status, zip.problem("unsupported-media-type")["status"].as_u64()), (415, Some(415)));
-    for path in ["/v1/events?sauce=shop", "/v1/events?source=a&source=b", "/v1/events?source="] {
+    for path in ["/v1/events?source=a%20b", "/v1/events?source=A", "/v1/events?sauce=shop", "/v1/events?source=a&source=b", "/v1/events?source="] {
         assert_eq!(
             Client::new(server.address).post(path, "{}").problem("invalid-request")["field"],
             "source",
@@ -300,6 +300,16 @@ fn health_metrics_and_the_page_are_served() {
     let metrics = client.get("/metrics");
     assert!(metrics.headers["content-type"].starts_with("application/openmetrics-text"));
     assert!(String::from_utf8(metrics.body).unwrap().ends_with("# EOF\n"));
+    client.get("/v1/profiles/SECRET");
+    let metrics = String::from_utf8(client.get("/metrics").body).unwrap();
+    for line in [
+        "millrace_http_answers_total{path=\"/v1/profiles/{id}\",status=\"404\"} 1\n",
+        "millrace_http_answers_total{path=\"/readyz\",status=\"200\"} 1\n",
+        "millrace_http_answer_seconds_count{path=\"/v1/profiles/{id}\"} 1\n",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    assert!(!metrics.contains("SECRET"));
     let page = client.get("/");
     assert_eq!((page.status, page.headers["content-type"].as_str()), (200, "text/html; charset=utf-8"));
     assert!(page.headers["content-security-policy"].contains("script-src 'self'"));
