@@ -1,6 +1,6 @@
 //! Microseconds of CPU per decision, on one thread: 20 features for each candidate, 8 of them crosses or of the item.
 //!
-//! `cargo run --release -p millrace-engine --example bench_decide [ROUNDS]`. Users are drawn evenly of 20,000 rows; the model
+//! `cargo run --release -p millrace-engine --example bench_decide [ROUNDS [CASE]]`. Users are drawn evenly of 20,000 rows; the model
 //! has 2^20 weights and has learned 300,000 examples. Cases take turns; the median of the rounds is printed, with the least
 //! and the greatest. Times are this thread's on the CPU (Linux), so that a busy machine distorts them less.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]
@@ -21,16 +21,15 @@ use serde_json::json;
 
 const USERS: u64 = 20_000;
 const EXAMPLES: u64 = 300_000;
-const DECISIONS_PER_ROUND: u64 = 400;
-/// A placement and a policy of each case.
-const CASES: [(&str, usize, &str); 7] = [
-    ("greedy", 100, "best"),
-    ("epsilon-greedy", 100, "chance"),
-    ("softmax", 100, "soft"),
-    ("most popular", 100, "popular"),
-    ("thompson, 200 rows", 100, "likely"),
-    ("epsilon-greedy", 1_000, "chance"),
-    ("epsilon-greedy", 10_000, "chance"),
+/// Exploration, items, policy, decisions a round: at least a tenth of a second, since the kernel counts in milliseconds.
+const CASES: [(&str, usize, &str, u64); 7] = [
+    ("greedy", 100, "best", 4_000),
+    ("epsilon-greedy", 100, "chance", 4_000),
+    ("softmax", 100, "soft", 4_000),
+    ("most popular", 100, "popular", 20_000),
+    ("thompson, 200 rows", 100, "likely", 200),
+    ("epsilon-greedy", 1_000, "chance", 400),
+    ("epsilon-greedy", 10_000, "chance", 200),
 ];
 const SLOTS: usize = 6;
 
@@ -117,22 +116,24 @@ fn cpu_micros() -> f64 {
 
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(15, |rounds| rounds.parse().expect("a number of rounds"));
+    let only = std::env::args().nth(2);
     let plan = Plan::compile(&spec("best")).unwrap();
     let (rows, models, now) = train(&plan);
     let mut cases: Vec<_> = CASES
         .iter()
-        .map(|(name, items, policy)| {
+        .filter(|(name, ..)| only.as_ref().is_none_or(|only| name == only))
+        .map(|(name, items, policy, decisions)| {
             let plan = Plan::compile(&spec(policy)).unwrap();
             let (catalog, decider) = (catalog(&plan.names, *items), Decider::new(&plan));
-            (format!("{name}, {items} items"), plan, catalog, decider, Vec::new())
+            (format!("{name}, {items} items"), *decisions, plan, catalog, decider, Vec::new())
         })
         .collect();
     let (mut rng, mut shown) = (Rng::new(2), 0);
     for _ in 0..=rounds {
-        for (_, plan, catalog, decider, micros) in &mut cases {
+        for (_, decisions, plan, catalog, decider, micros) in &mut cases {
             let world = World { plan, catalog: Some(catalog), models: &models };
             let start = cpu_micros();
-            for _ in 0..DECISIONS_PER_ROUND {
+            for _ in 0..*decisions {
                 let user = rng.below(USERS);
                 let request = Request {
                     user: Some(Pseudonym(u128::from(user))),
@@ -150,10 +151,11 @@ fn main() {
                 let view = View { consented: true, row: Some(rows[user as usize].row()) };
                 shown += decider.decide(&world, &request, &view).unwrap().items.len();
             }
-            micros.push((cpu_micros() - start) / DECISIONS_PER_ROUND as f64);
+            micros.push((cpu_micros() - start) / *decisions as f64);
         }
     }
-    assert_eq!(shown, (rounds + 1) * cases.len() * DECISIONS_PER_ROUND as usize * SLOTS);
+    let decisions: u64 = cases.iter().map(|(_, decisions, ..)| *decisions).sum();
+    assert_eq!(shown, (rounds + 1) * decisions as usize * SLOTS);
     println!("{:>36} {:>10} {:>8} {:>8}", "us per decision", "median", "least", "most");
     for (name, .., micros) in &mut cases {
         let micros = &mut micros[1..];

@@ -51,6 +51,12 @@ impl Series {
     }
 
     fn before(&self, bucket: i64) -> Tally {
+        // Mostly all of it is, or nothing.
+        match (self.sums.front(), self.sums.back()) {
+            (_, Some((last, sum))) if *last < bucket => return *sum,
+            (Some((first, _)), _) if *first < bucket => {}
+            _ => return Tally::default(),
+        }
         let at = self.sums.partition_point(|(b, _)| *b < bucket);
         at.checked_sub(1).and_then(|at| self.sums.get(at)).map_or(Tally::default(), |(_, sum)| *sum)
     }

@@ -160,6 +160,14 @@ impl Model {
             of_item[column] = true;
         }
         of_item.extend(statistics.per_item());
+        let (mut shared, mut own) = (Columns::default(), Columns::default());
+        for (column, of_item) in of_item.iter().enumerate() {
+            let columns = if *of_item { &mut own } else { &mut shared };
+            match column.checked_sub(self.columns) {
+                None => columns.of_profile.push(column),
+                Some(statistic) => columns.statistics.push(statistic),
+            }
+        }
         let learner = match &self.learner {
             Learner::Ftrl { plan, weights } => {
                 let (shared, own) = plan.split(&of_item);
@@ -171,7 +179,8 @@ impl Model {
             layout: self.layout,
             columns: self.columns,
             schema: self.served,
-            of_item,
+            shared,
+            of_item: own,
             learner,
             statistics,
             base_margin: 0.0,
@@ -188,6 +197,13 @@ enum Scorer {
     Beta(Beta),
 }
 
+/// Some of the columns: the profile's, and the own statistics by their own numbers.
+#[derive(Clone, Debug, Default)]
+struct Columns {
+    of_profile: Vec<usize>,
+    statistics: Vec<usize>,
+}
+
 /// A model's serving copy.
 #[derive(Clone, Debug)]
 pub struct ServingModel {
@@ -195,8 +211,9 @@ pub struct ServingModel {
     /// Of the profile; the own statistics follow.
     columns: usize,
     schema: u64,
-    /// Of each column, whether it may differ between the candidates of a decision.
-    of_item: Vec<bool>,
+    shared: Columns,
+    /// What may differ between the candidates of a decision.
+    of_item: Columns,
     learner: Scorer,
     statistics: Statistics,
     base_margin: f64,
@@ -251,7 +268,7 @@ impl ServingModel {
     }
     /// Columns of [`Model::served_schema`].
     pub fn width(&self) -> usize {
-        self.of_item.len()
+        self.columns + self.statistics.per_item().count()
     }
 
     /// Takes a delta in; false if it is not newer than the copy. After an error in its bytes a full one is needed.
@@ -298,13 +315,7 @@ impl ServingModel {
         let Scorer::Ftrl { plan, shared, weights, .. } = &self.learner else { return };
         s.terms.clear();
         s.terms.resize(self.width(), None);
-        for (column, value) in values.iter().enumerate().filter(|(column, _)| !self.of_item[*column]) {
-            s.terms[column] = plan.term(column, value);
-        }
-        for (n, moment) in s.moments.iter().enumerate().filter(|(n, _)| !self.of_item[self.columns + n]) {
-            let column = self.columns + n;
-            s.terms[column] = plan.term(column, &self.statistics.value(n, moment, 0));
-        }
+        self.terms(plan, &self.shared, values, 0, s);
         plan.part(shared, &s.terms, &mut s.entries);
         s.shared_margin = self.base_margin + weights.margin(&s.entries);
     }
@@ -318,15 +329,20 @@ impl ServingModel {
                 return Belief::Beta(beta.belief(item, Prediction::of(self.base_margin, 0.0).probability));
             }
         };
-        for (column, value) in values.iter().enumerate().filter(|(column, _)| self.of_item[*column]) {
-            s.terms[column] = plan.term(column, value);
-        }
-        for (n, moment) in s.moments.iter().enumerate().filter(|(n, _)| self.of_item[self.columns + n]) {
-            let column = self.columns + n;
-            s.terms[column] = plan.term(column, &self.statistics.value(n, moment, item));
-        }
+        self.terms(plan, &self.of_item, values, item, s);
         plan.part(own, &s.terms, &mut s.entries);
         Belief::LogOdds(s.shared_margin + weights.margin(&s.entries))
+    }
+
+    #[inline]
+    fn terms(&self, plan: &Plan, columns: &Columns, values: &[FeatureValue], item: u64, s: &mut Scoring) {
+        for column in &columns.of_profile {
+            s.terms[*column] = plan.term(*column, &values[*column]);
+        }
+        for n in &columns.statistics {
+            let value = self.statistics.value(*n, &s.moments[*n], item);
+            s.terms[self.columns + n] = plan.term(self.columns + n, &value);
+        }
     }
 
     /// The predicted probability of a candidate of which `values` holds the profile's columns; the model's own
