@@ -39,6 +39,9 @@ impl Client {
     pub fn new(address: SocketAddr) -> Self {
         Self { address, token: None, stream: None }
     }
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
     pub fn with_token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
         self

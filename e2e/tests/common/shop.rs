@@ -32,6 +32,9 @@ impl Shop {
     pub fn open(edit: impl FnOnce(String) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("keys.txt"), KEYS).unwrap();
+        for api in ["decisions", "events", "admin"] {
+            fs::write(dir.path().join(format!("{api}.txt")), format!("secret-of-{api}\n")).unwrap();
+        }
         fs::write(dir.path().join("pipeline.yaml"), edit(PIPELINE.into())).unwrap();
         let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
         let mut shop = Self { dir, running: None, client: Client::new(nowhere) };
@@ -64,6 +67,10 @@ impl Shop {
         });
         self.client = Client::new(address.unwrap());
         self.running = Some(running);
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.client.address()
     }
 
     /// kill -9.
@@ -128,7 +135,7 @@ impl Shop {
         for user in users {
             self.until("consent is known", |client| {
                 let answer = client.post("/v1/decisions", &request(Some(user))).expect(200);
-                (answer["personalized"] == true).then_some(())
+                (answer["reason"] != "noConsent").then_some(())
             });
         }
     }

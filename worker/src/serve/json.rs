@@ -81,7 +81,8 @@ fn typed<T: DeserializeOwned>(json: &[u8], index: Option<usize>) -> Result<T, Pr
     };
     let what = expected(&error);
     // An unknown field is told by where it stands: its name stays here.
-    let path = if what.starts_with(UNKNOWN) { path.trim_end_matches('*').trim_end_matches('.').to_owned() } else { path };
+    let path =
+        if what.starts_with(UNKNOWN) { path.trim_end_matches('*').trim_end_matches('.').to_owned() } else { path };
     let shown = if path.is_empty() { String::new() } else { format!("`{path}`: ") };
     let mut problem = Problem::new(INVALID, format!("{shown}{what}"));
     if !path.is_empty() {

@@ -51,32 +51,15 @@ impl Catalogs {
         }
     }
 
-    /// The event with the catalog's values for all that its items do not say themselves. `own` holds what is new.
+    /// The event with the values of the catalog as of the merge for all that its items do not say themselves. `own`
+    /// holds what is new.
     pub fn complete<'a>(&self, event: Event<'a>, own: &'a mut Vec<u8>) -> Result<Event<'a>, Corrupt> {
-        let known = |item: &Item<'_>| self.merged.get(item.id);
-        let lacks = |item: Item<'_>| known(&item).is_some_and(|known| missing(known, &item).next().is_some());
-        if !event.items().any(lacks) {
-            return Ok(event);
-        }
-        own.clear();
-        let mut writer = EventWriter::new(own, &event.head, event.placement, event.platform, event.currency);
-        let mut attributes = Vec::new();
-        for item in event.items() {
-            writer.item(&item);
-            attributes.clear();
-            attributes.extend(item.attributes());
-            attributes.extend(known(&item).into_iter().flat_map(|known| missing(known, &item)));
-            if bytes_of(&attributes) > usize::from(u16::MAX) {
-                attributes.clear();
-                attributes.extend(item.attributes()); // more than an item can have: only what it says itself
-            }
-            attributes.sort_by_key(|(id, _)| *id);
-            attributes.iter().for_each(|(id, value)| writer.item_attribute(*id, *value));
-        }
-        let mut writer = writer.attributes();
-        event.attributes().for_each(|(id, value)| writer.attribute(id, value));
-        writer.finish();
-        Event::read(&own[4..])
+        complete(&self.merged, event, own)
+    }
+
+    /// Likewise, as of what was read: for events that wait still.
+    pub fn complete_waiting<'a>(&self, event: Event<'a>, own: &'a mut Vec<u8>) -> Result<Event<'a>, Corrupt> {
+        complete(&self.read, event, own)
     }
 
     /// Independent of how the log was cut.
@@ -137,4 +120,31 @@ fn bytes_of(attributes: &[(AttributeId, Value<'_>)]) -> usize {
         Value::Bool(_) => 0,
     };
     attributes.iter().map(|(_, value)| 3 + bytes(value)).sum()
+}
+
+fn complete<'a>(catalog: &Catalog, event: Event<'a>, own: &'a mut Vec<u8>) -> Result<Event<'a>, Corrupt> {
+    let known = |item: &Item<'_>| catalog.get(item.id);
+    let lacks = |item: Item<'_>| known(&item).is_some_and(|known| missing(known, &item).next().is_some());
+    if !event.items().any(lacks) {
+        return Ok(event);
+    }
+    own.clear();
+    let mut writer = EventWriter::new(own, &event.head, event.placement, event.platform, event.currency);
+    let mut attributes = Vec::new();
+    for item in event.items() {
+        writer.item(&item);
+        attributes.clear();
+        attributes.extend(item.attributes());
+        attributes.extend(known(&item).into_iter().flat_map(|known| missing(known, &item)));
+        if bytes_of(&attributes) > usize::from(u16::MAX) {
+            attributes.clear();
+            attributes.extend(item.attributes()); // more than an item can have: only what it says itself
+        }
+        attributes.sort_by_key(|(id, _)| *id);
+        attributes.iter().for_each(|(id, value)| writer.item_attribute(*id, *value));
+    }
+    let mut writer = writer.attributes();
+    event.attributes().for_each(|(id, value)| writer.attribute(id, value));
+    writer.finish();
+    Event::read(&own[4..])
 }

@@ -94,7 +94,7 @@ impl Profile {
                     }
                     ids.push(head.id);
                     let mut own = Vec::new();
-                    let completed = self.catalogs.as_ref().and_then(|c| c.complete(*event, &mut own).ok());
+                    let completed = self.catalogs.as_ref().and_then(|c| c.complete_waiting(*event, &mut own).ok());
                     self.plan.features.update(&mut self.scratch.row_mut(), &completed.unwrap_or(*event));
                 }
             }

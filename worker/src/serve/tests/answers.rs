@@ -75,7 +75,12 @@ const WRONG: &[(&str, u16, &str, &str)] = &[
     ("[{}, SECRET]", 400, "malformed-json", "line 1, column 6"),
     ("\"SECRET\"", 422, "invalid-request", "expected an object with a `placement`"),
     ("SECRET", 400, "malformed-json", "expected value"),
-    ("{\"placement\": \"home\", \"usr\": \"SECRET\"}", 422, "invalid-request", "there is an unknown field; did you mean `user`?"),
+    (
+        "{\"placement\": \"home\", \"usr\": \"SECRET\"}",
+        422,
+        "invalid-request",
+        "there is an unknown field; did you mean `user`?",
+    ),
     ("{\"placement\": \"home\", \"SECRET\": 1}", 422, "invalid-request", "unknown field; the fields are user,"),
     ("{\"placement\": \"home\", \"user\": 7}", 422, "invalid-request", "`user`: expected text of 0 to 1024 bytes"),
     ("{\"placement\": [\"SECRET\"]}", 422, "invalid-request", "`placement`: expected text of 1 to 255 bytes"),
@@ -224,7 +229,13 @@ fn events_that_cannot_be_read_are_refused() {
     assert_eq!(server.engine.records.lock().unwrap().len(), 0);
     let zip = client.request("POST", "/v1/events", &["content-encoding: gzip"], "{}");
     assert_eq!((zip.status, zip.problem("unsupported-media-type")["status"].as_u64()), (415, Some(415)));
-    for path in ["/v1/events?source=a%20b", "/v1/events?source=A", "/v1/events?sauce=shop", "/v1/events?source=a&source=b", "/v1/events?source="] {
+    for path in [
+        "/v1/events?source=a%20b",
+        "/v1/events?source=A",
+        "/v1/events?sauce=shop",
+        "/v1/events?source=a&source=b",
+        "/v1/events?source=",
+    ] {
         assert_eq!(
             Client::new(server.address).post(path, "{}").problem("invalid-request")["field"],
             "source",
