@@ -10,7 +10,7 @@ OBP := $(CACHE)/obp-0.4.1
 DEMO_DATA := $(CACHE)/demo
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build demo test page-test lint fmt crds bench fuzz clean
+.PHONY: help build demo demo-open-bandit test page-test lint fmt crds bench fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -23,7 +23,11 @@ toolchain:
 	@command -v $(CARGO) >/dev/null || { echo "error: cargo is not installed; Rust 1.95 or newer is needed" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "error: no C linker (cc); install gcc or clang" >&2; exit 1; }
 
-demo: build $(OBP)/.complete ## Run the Open Bandit example on real data (about 20 seconds)
+demo: toolchain ## The simulated shop, live, with its page on 127.0.0.1:8080 (RATE USERS ITEMS SEED SCENARIO FOR OUTPUT)
+	$(CARGO) build $(BUILD) -p millrace -p millrace-shop
+	BIN=$(dir $(BIN)) DATA=$(DEMO_DATA) sh examples/shop/demo.sh
+
+demo-open-bandit: build $(OBP)/.complete ## Run the Open Bandit example on real data (about 20 seconds)
 	rm -rf $(DEMO_DATA)
 	$(BIN) run examples/open-bandit/pipeline.yaml --until-end --max-rate 1000 --data $(DEMO_DATA) \
 	  --source 'recommendations=$(OBP)/obp/dataset/obd/*/all/all.csv'

@@ -141,7 +141,7 @@ fn newest_files(shop: &Shop) -> Vec<Vec<u8>> {
     for task in ["profile/0", "profile/1"] {
         let shown = shop.command(&["checkpoints", "show", task]);
         let Ok(json) = serde_json::from_str::<Value>(shown.stdout.lines().last().unwrap_or_default()) else { continue };
-        for file in json["checkpoints"][0]["files"].as_array().into_iter().flatten() {
+        for file in json["task"]["checkpoints"][0]["files"].as_array().into_iter().flatten() {
             let key = file["key"].as_str().unwrap();
             contents.push(fs::read(shop.data().join("checkpoints").join(key)).unwrap_or_default());
         }

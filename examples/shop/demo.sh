@@ -17,5 +17,5 @@ trap 'exit 130' INT TERM
 
 echo "The shop is open: http://$ADDRESS/" >&2
 "$BIN/shop" drive --address "$ADDRESS" \
-  --rate "${RATE:-2000}" --users "${USERS:-20000}" --items "${ITEMS:-500}" --seed "${SEED:-1}" \
-  --scenario "${SCENARIO:-taste}" ${FOR:+--for "$FOR"} --output "${OUTPUT:-text}"
+  ${RATE:+--rate "$RATE"} ${USERS:+--users "$USERS"} ${ITEMS:+--items "$ITEMS"} ${SEED:+--seed "$SEED"} \
+  ${SCENARIO:+--scenario "$SCENARIO"} ${FOR:+--for "$FOR"} --output "${OUTPUT:-text}"

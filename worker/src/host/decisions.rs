@@ -128,16 +128,15 @@ impl Question {
 }
 
 fn borrowed(attributes: &Attributes) -> Vec<(AttributeId, Value<'_>)> {
-    let value = |scalar: &Scalar| match scalar {
-        Scalar::Text(_) => Value::Text(""),
+    attributes.iter().map(|(id, scalar)| (*id, value_of(scalar))).collect()
+}
+
+fn value_of(scalar: &Scalar) -> Value<'_> {
+    match scalar {
+        Scalar::Text(text) => Value::Text(text),
         Scalar::Number(n) => Value::Number(*n),
         Scalar::Bool(b) => Value::Bool(*b),
-    };
-    let text = |(id, scalar)| match scalar {
-        &Scalar::Text(ref text) => (id, Value::Text(text)),
-        other => (id, value(other)),
-    };
-    attributes.iter().map(|(id, scalar)| text((*id, scalar))).collect()
+    }
 }
 
 impl Desk {

@@ -9,7 +9,7 @@ use millrace_engine::{
 
 use crate::{
     host::HostError,
-    log::{FIRST_OFFSET, Log, LogPartition, Record},
+    log::{Log, LogPartition, Record},
 };
 
 /// Read ahead, in bytes.
@@ -30,7 +30,7 @@ impl TopicReader {
     /// # Errors
     /// The topic does not reach back, or not on, to there: it is another one.
     pub fn open(log: Arc<dyn Log>, partition: LogPartition, offset: u64) -> Result<Self, HostError> {
-        let next = offset.max(FIRST_OFFSET - 1) + 1;
+        let next = offset + 1;
         let (start, end) = (log.start(&partition)?, log.end(&partition)?);
         if !(start..=end).contains(&next) {
             let why = format!("it holds offsets from {start} to before {end}, and {next} comes next");

@@ -37,11 +37,14 @@ fn assert_share(found: f64, n: f64, p: f64, what: &str) {
     assert!((found / n - p).abs() <= 4.5 * error + 1e-12, "{what}: {found} of {n} for a propensity of {p}");
 }
 
+/// Each candidate's count and propensity.
+type BySlot = BTreeMap<usize, (f64, f64)>;
+
 #[test]
 fn exact_propensities_are_the_frequencies_given_the_slots_before() {
     for rule in rules().iter().filter(|rule| !matches!(rule.explore, Explore::Thompson { .. })) {
         // By the slots before: how often, and each candidate's count and propensity.
-        let mut seen: BTreeMap<Vec<usize>, (f64, BTreeMap<usize, (f64, f64)>)> = BTreeMap::new();
+        let mut seen: BTreeMap<Vec<usize>, (f64, BySlot)> = BTreeMap::new();
         for seed in 0..SEEDS {
             let mut before = Vec::new();
             for pick in slate_of(rule, seed) {
