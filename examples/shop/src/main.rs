@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_crds::scalar::Span;
 use millrace_shop::{
+    bench::table::Row,
     drive::{Drive, DriveError, Stop, drive},
     expected::expected,
     world::{Scenario, Settings, World, settings::DAY_MICROS},
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Shoppers who talk to a worker over HTTP, in real time
     Drive(DriveArgs),
+    /// What decisions learn, in virtual time: the whole pipeline against the shop, a line for each world
+    Bench(BenchArgs),
     /// What rankings are worth, from the truth: clicks per item seen in percent, for each scenario
     Truth(TruthArgs),
 }
@@ -71,6 +74,28 @@ struct DriveArgs {
 }
 
 #[derive(Args)]
+struct BenchArgs {
+    /// Only these; all, if none is given
+    #[arg(long)]
+    scenario: Vec<Scenario>,
+    /// Worlds of each scenario, seeded from 1 on
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Days of the shop
+    #[arg(long, default_value_t = 6.0)]
+    days: f64,
+    #[arg(long, default_value_t = 5_000)]
+    users: usize,
+    #[arg(long, default_value_t = 500)]
+    items: usize,
+    /// Events a second of world time
+    #[arg(long, default_value_t = Settings::default().events_per_second)]
+    rate: f64,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Args)]
 struct TruthArgs {
     #[command(flatten)]
     world: WorldArgs,
@@ -92,6 +117,13 @@ fn main() -> ExitCode {
                 println!("{}", text.trim_end());
                 ExitCode::SUCCESS
             }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Bench(args) => match bench(&args) {
+            Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE
@@ -142,6 +174,27 @@ fn stop_at_signal(stop: Stop) -> Result<(), DriveError> {
             stop.set();
         }
     })?;
+    Ok(())
+}
+
+fn bench(args: &BenchArgs) -> Result<(), String> {
+    let scenarios = if args.scenario.is_empty() { Scenario::ALL.to_vec() } else { args.scenario.clone() };
+    if args.output == Output::Text {
+        println!("{}", Row::HEAD);
+    }
+    for scenario in scenarios {
+        for seed in 1..=args.seeds {
+            let drift_at_micros = (args.days / 2.0 * DAY_MICROS as f64) as i64;
+            let (users, items, events_per_second) = (args.users, args.items, args.rate);
+            let settings =
+                Settings { scenario, seed, users, items, events_per_second, drift_at_micros, ..Settings::default() };
+            let row = Row::of(settings, args.days)?;
+            match args.output {
+                Output::Text => println!("{row}"),
+                Output::Json => println!("{}", serde_json::to_string(&row).map_err(|error| error.to_string())?),
+            }
+        }
+    }
     Ok(())
 }
 
