@@ -119,7 +119,7 @@ pub const PRICE_SIGMA: f64 = 0.6;
 pub const BAND_BOUNDS: [f64; 4] = [-0.8416, -0.2533, 0.2533, 0.8416];
 pub const BANDS: [&str; 5] = ["budget", "low", "middle", "high", "luxury"];
 /// An item's hidden quality, in log-odds of a click, and how it goes with popularity.
-pub const QUALITY_SIGMA: f64 = 0.3;
+pub const QUALITY_SIGMA: f64 = 0.35;
 pub const QUALITY_WITH_POPULARITY: f64 = 0.5;
 /// In a shop's day: the share of items that are replaced by new ones, and of those that run out of stock.
 pub const REPLACED_A_DAY: f64 = 0.01;
@@ -130,22 +130,22 @@ pub const OUT_OF_STOCK_MICROS: f64 = 0.25 * DAY_MICROS as f64;
 // --- Shoppers ---
 /// A shopper's share of the visits is Pareto with this shape, cut at so many times the least.
 pub const ACTIVITY_SHAPE: f64 = 1.5;
-pub const ACTIVITY_MAX: f64 = 100.0;
+pub const ACTIVITY_MAX: f64 = 300.0;
 /// Everybody has one to so many favourite categories; what they add to the log-odds of a click lies in this range.
 pub const FAVOURITE_CATEGORIES: usize = 2;
 pub const FAVOURITE_CATEGORY: (f64, f64) = (1.0, 1.6);
 /// Likewise brands, of those that are at home in favourite categories, and hidden styles.
 pub const FAVOURITE_BRANDS: usize = 2;
-pub const FAVOURITE_BRAND: (f64, f64) = (0.2, 0.6);
+pub const FAVOURITE_BRAND: (f64, f64) = (0.4, 0.9);
 pub const FAVOURITE_STYLES: usize = 2;
-pub const FAVOURITE_STYLE: (f64, f64) = (0.2, 0.4);
+pub const FAVOURITE_STYLE: (f64, f64) = (0.3, 0.8);
 /// Beside favourites: sigma of what is added to every category and brand.
 pub const TASTE_SIGMA: f64 = 0.15;
 /// Sigma of what all shoppers of a platform share about categories, and all of a locale about brands.
 pub const TASTE_OF_PLATFORM: f64 = 0.2;
 pub const TASTE_OF_LOCALE: f64 = 0.2;
 /// Log-odds lost for each squared unit between an item's price level and the shopper's.
-pub const TASTE_PRICE: f64 = 0.08;
+pub const TASTE_PRICE: f64 = 0.12;
 pub const PLATFORMS: [&str; 3] = ["web", "ios", "android"];
 pub const PLATFORM_SHARES: [f64; 3] = [0.5, 0.8, 1.0];
 pub const LOCALES: [&str; 4] = ["de", "en", "fr", "nl"];
@@ -163,7 +163,7 @@ pub const DRIFT_ITEMS: f64 = 0.5;
 
 // --- A visit ---
 /// Log-odds of a click on the average item, in the first slot: tastes and quality come on top.
-pub const BASE_LOG_ODDS: f64 = -4.8;
+pub const BASE_LOG_ODDS: f64 = -5.0;
 /// The same where shoppers do not differ (scenario `homogeneous`), and where items do not either (`position`).
 pub const BASE_LOG_ODDS_ALIKE: f64 = -4.2;
 pub const BASE_LOG_ODDS_FLAT: f64 = -3.2;
@@ -174,7 +174,7 @@ pub const ATTENTION: [f64; SLOTS] = [1.0, 0.85, 0.75, 0.68, 0.62, 0.58];
 pub const ATTENTION_STEEP: [f64; SLOTS] = [1.0, 0.6, 0.4, 0.3, 0.22, 0.18];
 /// What was bought is not needed again for so long: log-odds, world time.
 pub const BOUGHT_LOG_ODDS: f64 = -2.0;
-pub const BOUGHT_MICROS: Micros = 3 * DAY_MICROS;
+pub const BOUGHT_MICROS: Micros = 5 * DAY_MICROS;
 /// Items looked at without a recommendation, on average, each opened by taste out of so many met by popularity: on the
 /// page of a category, which is chosen by taste too, or (this share) anywhere in the shop.
 pub const ANYWHERE: f64 = 0.2;
@@ -183,8 +183,8 @@ pub const CHOOSIER: f64 = 2.0;
 pub const OWN_VIEWS: f64 = 6.0;
 pub const CHOSEN_OUT_OF: usize = 8;
 pub const CART_AFTER_CLICK: f64 = 0.2;
-pub const CART_AFTER_VIEW: f64 = 0.02;
-pub const ORDER_AFTER_CART: f64 = 0.3;
+pub const CART_AFTER_VIEW: f64 = 0.03;
+pub const ORDER_AFTER_CART: f64 = 0.35;
 /// From seeing to clicking: log-normal.
 pub const CLICK_DELAY_MEDIAN_SECONDS: f64 = 0.8;
 pub const CLICK_DELAY_SIGMA: f64 = 0.7;

@@ -277,10 +277,9 @@ fn slow_readers_are_closed() {
     let mut client = Client::new(server.address);
     // Asks and asks and never reads, until neither side's buffers take more.
     let request = b"GET /v1/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
-    let mut asked = 0;
+    let began = std::time::Instant::now();
     while client.stream().write_all(&request).is_ok() {
-        asked += 1;
-        assert!(asked < 100_000, "one who never reads is served for ever");
+        assert!(began.elapsed() < Duration::from_secs(60), "one who never reads is served for ever");
     }
     customer.was_always_answered();
 }
