@@ -228,7 +228,12 @@ export function contents(visiting) {
       const light = await ground();
       await visit.page.emulateMedia({ colorScheme: "dark" });
       await visit.page.waitForFunction(() => matchMedia("(prefers-color-scheme: dark)").matches);
-      const [[darkBlue, lightBlue]] = await visit.pixels([DARK.blue, LIGHT.blue]);
+      // The plots are drawn anew some frames after the query holds.
+      let [darkBlue, lightBlue] = [0, 0];
+      for (let frames = 0; frames < 600 && !(darkBlue > 300 && lightBlue === 0); frames += 1) {
+        await visit.page.evaluate(() => new Promise(requestAnimationFrame));
+        [[darkBlue, lightBlue]] = await visit.pixels([DARK.blue, LIGHT.blue]);
+      }
       assert.ok(darkBlue > 300 && lightBlue === 0, `${darkBlue}, ${lightBlue}`);
       assert.notEqual(await ground(), light);
     }));
