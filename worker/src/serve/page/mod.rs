@@ -54,7 +54,7 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, fs, path::Path};
+    use std::{collections::BTreeSet, fs, path::PathBuf};
 
     use super::*;
 
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_embedded() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/serve/page");
+        let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("src/serve/page");
         let names = |under: &str| -> BTreeSet<String> {
             let entries = fs::read_dir(folder.join(under)).unwrap().map(|entry| entry.unwrap());
             let files = entries.filter(|entry| entry.file_type().unwrap().is_file());

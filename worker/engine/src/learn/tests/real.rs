@@ -17,7 +17,7 @@ use crate::{
 
 /// The lines of a compressed file of the shared data, split; None, with a line that says so, where it is absent.
 fn table(path: &str, delimiter: char) -> Option<Vec<Vec<String>>> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../../shared/data");
     let Ok(bytes) = std::fs::read(root.join(path)) else {
         println!("skipped: {path} is not there");
         return None;
