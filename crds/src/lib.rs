@@ -15,7 +15,7 @@ pub mod validate;
 
 pub use problem::{Problem, Problems};
 pub use read::{Document, read};
-pub use validate::{Validated, validate};
+pub use validate::{Validated, spec_of_result_digest_text, validate};
 
 /// Reads and validates one pipeline.
 pub fn load(yaml: &str) -> Result<Validated, Problems> {

@@ -243,25 +243,7 @@ fn kill_9_in_the_middle_of_traffic_changes_nothing_that_is_kept() {
     shop.send(&names.iter().map(|user| consent(user, now_ms(), true)).collect::<Vec<_>>());
     let mut decided = 0u64;
     for round in 0..6 {
-        for n in 0..150 {
-            let user = names[(round * 7 + n * 3) % names.len()];
-            let Some(reply) = post(&mut shop.client, "/v1/decisions", &request(Some(user))) else { continue };
-            let answer = reply;
-            if answer["reason"] == "noConsent" {
-                continue;
-            }
-            decided += 1;
-            let mut events = vec![shown(user, now_ms(), &answer, 1 + n % 3)];
-            if n % 4 == 0 {
-                let sku = answer["items"][0]["id"].as_str().unwrap();
-                events.push(click(user, now_ms(), sku, answer["decision"].as_str()));
-            }
-            if n % 10 == 0 {
-                events.push(json!({"type": "order", "id": format!("o{round}-{n}"), "ts": now_ms(), "customerId": user,
-                    "client": "web", "total": 10 + n, "lines": []}));
-            }
-            shop.send(&events);
-        }
+        decided += shop.visits(&names, round, 150);
         shop.kill();
         shop.start();
     }
@@ -275,9 +257,4 @@ fn kill_9_in_the_middle_of_traffic_changes_nothing_that_is_kept() {
     shop.stop();
     let replay = shop.command(&["replay"]).summary();
     assert_eq!(replay["equal"], true, "{replay}");
-}
-
-fn post(client: &mut Client, path: &str, body: &Value) -> Option<Value> {
-    let reply = client.request("POST", path, Some(("application/json", body.to_string().as_bytes())))?;
-    (reply.status == 200).then(|| reply.json())
 }

@@ -7,10 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use millrace_engine::ENGINE_VERSION;
+use millrace_engine::{ENGINE_VERSION, plan::ConfigureError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    configuration::Configuration,
     log::{
         Log, OpenError,
         embedded::{EmbeddedLog, Options},
@@ -20,7 +21,7 @@ use crate::{
     store::{
         Store,
         checkpoint::Claimant,
-        data_dir::{DataDir, DataDirError, Found, Wanted},
+        data_dir::{DataDir, DataDirError, Found, Identity, Wanted},
         disk::{self, DiskError},
         folder::FolderStore,
     },
@@ -92,11 +93,23 @@ pub enum DataError {
     )]
     TooManyPartitions { partitions: u32 },
     #[error(
-        "{} holds the state of another version of this pipeline; changed: {}. Go back to it, or start with an empty \
-         folder (--data)", folder.display(), changes.join(", ")
+        "the state in {} was begun with other {}, and cannot go on under this one ({GOES_ON}); go back to it, or start \
+         with an empty folder (--data)", folder.display(), changes.join(", ")
     )]
     Changed { folder: PathBuf, changes: Vec<String> },
+    #[error(
+        "the state in {} is under another version of this pipeline; changed: {}. `millrace run` takes it over; or name \
+         the file of that version with --pipeline", folder.display(), changes.join(", ")
+    )]
+    NotYet { folder: PathBuf, changes: Vec<String> },
+    #[error("{}: {cause}; use the program that wrote it, or start with an empty folder (--data)", folder.display())]
+    Generation { folder: PathBuf, cause: ConfigureError },
 }
+
+/// Of a spec: what may change while state goes on.
+const MAY_CHANGE: [&str; 6] = ["features", "outcomes", "models", "policies", "placements", "experiments"];
+const GOES_ON: &str =
+    "only features, outcomes, models, policies, placements and experiments may change on living state";
 
 /// Everything of one data folder.
 pub struct Data {
@@ -105,6 +118,7 @@ pub struct Data {
     log: Arc<dyn Log>,
     store: Arc<dyn Store>,
     claimant: Claimant,
+    configuration: Configuration,
 }
 
 fn write_json(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), DataError> {
@@ -138,14 +152,41 @@ pub fn checkpoints(folder: &Path) -> Result<Arc<dyn Store>, DataError> {
 }
 
 /// Likewise, of this very pipeline.
-pub fn checkpoints_of(folder: &Path, pipeline: &Pipeline) -> Result<Arc<dyn Store>, DataError> {
+pub fn checkpoints_of(folder: &Path, pipeline: &Pipeline) -> Result<(Arc<dyn Store>, Configuration), DataError> {
     let dir = DataDir::open_read_only(folder)?;
     if dir.identity().spec != pipeline.validated.result_digest_text() {
         let changes = pipeline.validated.changes(&dir.identity().spec);
-        return Err(DataError::Changed { folder: folder.to_owned(), changes });
+        return Err(DataError::NotYet { folder: folder.to_owned(), changes });
     }
     check_key(folder, pipeline)?;
-    checkpoints(folder)
+    Ok((checkpoints(folder)?, configuration_of(folder, &dir, pipeline)?))
+}
+
+fn configuration_of(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<Configuration, DataError> {
+    let Identity { spec, earlier, .. } = dir.identity();
+    Configuration::new(spec, earlier, &pipeline.plan)
+        .map_err(|cause| DataError::Generation { folder: folder.to_owned(), cause })
+}
+
+/// May the folder's state go on under this pipeline?
+fn check_change(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<(), DataError> {
+    let mut changes = pipeline.validated.changes(&dir.identity().spec);
+    let may_change = |path: &String| {
+        let part = path.strip_prefix("spec.").unwrap_or_default();
+        MAY_CHANGE
+            .iter()
+            .any(|name| part.strip_prefix(name).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric)))
+    };
+    if changes.iter().all(may_change) {
+        let before = configuration_of(folder, dir, pipeline)?.first().names.clone();
+        if before == pipeline.plan.names {
+            return Ok(());
+        }
+        // What an event is called, or whether decisions are impressions.
+        changes.push("names of events".to_owned());
+    }
+    changes.retain(|path| !may_change(path));
+    Err(DataError::Changed { folder: folder.to_owned(), changes })
 }
 
 fn check_key(folder: &Path, pipeline: &Pipeline) -> Result<bool, DataError> {
@@ -157,8 +198,25 @@ fn check_key(folder: &Path, pipeline: &Pipeline) -> Result<bool, DataError> {
 }
 
 impl Data {
-    /// Opens or creates a folder. Fails if another process has it, or another pipeline, or another version of this one.
+    /// Opens or creates a folder for a run. Fails if another process has it, or another pipeline, or if its state cannot
+    /// go on under this version of the pipeline.
     pub fn open(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
+        Self::open_and(folder, pipeline_file, pipeline, |dir| {
+            check_change(folder, dir, pipeline)?;
+            tracing::info!(
+                changed = pipeline.validated.changes(&dir.identity().spec).join(", "),
+                "the pipeline has changed; its state goes on under the new version"
+            );
+            Ok(dir.change_spec(pipeline.validated.result_digest_text())?)
+        })
+    }
+
+    fn open_and(
+        folder: &Path,
+        pipeline_file: &Path,
+        pipeline: &Pipeline,
+        changed: impl FnOnce(&mut DataDir) -> Result<(), DataError>,
+    ) -> Result<Self, DataError> {
         let (validated, text) = (&pipeline.validated, pipeline.validated.result_digest_text());
         let wanted = Wanted {
             name: validated.name(),
@@ -171,13 +229,14 @@ impl Data {
         if partitions > MAX_LOCAL_PARTITIONS {
             return Err(DataError::TooManyPartitions { partitions });
         }
-        let (dir, found) = DataDir::open(folder, &wanted)?;
-        if let Found::OtherSpec { old } = found {
-            return Err(DataError::Changed { folder: folder.to_owned(), changes: validated.changes(&old) });
-        }
+        let (mut dir, found) = DataDir::open(folder, &wanted)?;
         if !check_key(folder, pipeline)? {
             write_json(folder, KEY, &KeyCheck::of(pipeline))?;
         }
+        if found == Found::OtherSpec {
+            changed(&mut dir)?;
+        }
+        let configuration = configuration_of(folder, &dir, pipeline)?;
         let log = Arc::new(EmbeddedLog::open(&dir.log(), Options::default())?);
         let store = Arc::new(FolderStore::open(&dir.checkpoints())?);
         let started = crate::host::checkpoints::unix_ms();
@@ -188,13 +247,16 @@ impl Data {
         };
         let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
         write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
-        Ok(Self { folder: folder.to_owned(), _lock: dir, log, store, claimant })
+        Ok(Self { folder: folder.to_owned(), _lock: dir, log, store, claimant, configuration })
     }
 
-    /// Opens a folder that a run has left. Creates none.
+    /// Opens a folder that a run has left. Creates none, and changes nothing.
     pub fn open_existing(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
         DataDir::open_read_only(folder)?;
-        Self::open(folder, pipeline_file, pipeline)
+        Self::open_and(folder, pipeline_file, pipeline, |dir| {
+            let changes = pipeline.validated.changes(&dir.identity().spec);
+            Err(DataError::NotYet { folder: folder.to_owned(), changes })
+        })
     }
 
     /// Leaves word where the API is.
@@ -210,6 +272,9 @@ impl Data {
     }
     pub fn claimant(&self) -> &Claimant {
         &self.claimant
+    }
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
     }
 
     fn registry(&self) -> Result<Registry, DataError> {
@@ -264,11 +329,38 @@ mod tests {
         let (_, other_key) = pipeline(dir.path(), TOUR, 'b');
         assert!(matches!(Data::open(&folder, &file, &other_key), Err(DataError::OtherKey { .. })));
         assert!(matches!(checkpoints_of(&folder, &other_key), Err(DataError::OtherKey { .. })));
-        let (_, other_spec) = pipeline(dir.path(), &TOUR.replace("within: 30m", "within: 31m"), 'a');
-        let Err(DataError::Changed { changes, .. }) = checkpoints_of(&folder, &other_spec) else {
+        let (_, other_spec) = pipeline(dir.path(), &TOUR.replace("dedupWithin: 1h", "dedupWithin: 2h"), 'a');
+        let Err(DataError::Changed { changes, .. }) = Data::open(&folder, &file, &other_spec) else {
+            panic!("let through")
+        };
+        assert_eq!(changes, ["spec.sources[0].eventId.dedupWithin"]);
+    }
+
+    #[test]
+    fn features_and_models_may_change_and_every_version_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        let (file, first) = pipeline(dir.path(), TOUR, 'a');
+        drop(Data::open(&folder, &file, &first).unwrap());
+        let (_, second) = pipeline(dir.path(), &TOUR.replace("within: 30m", "within: 31m"), 'a');
+        assert!(matches!(checkpoints_of(&folder, &second), Err(DataError::NotYet { .. })));
+        let Err(DataError::NotYet { changes, .. }) = Data::open_existing(&folder, &file, &second) else {
             panic!("let through")
         };
         assert_eq!(changes, ["spec.outcomes.click.within"]);
+        for _ in 0..2 {
+            let data = Data::open(&folder, &file, &second).unwrap();
+            assert_eq!(data.configuration().generation(), 2, "the same again is no other");
+        }
+        let back = Data::open(&folder, &file, &first).unwrap();
+        let configuration = back.configuration();
+        assert_eq!(
+            (configuration.generation(), configuration.spec.as_str()),
+            (3, first.validated.result_digest_text())
+        );
+        let within = |generation| configuration.plan(generation).unwrap().outcomes[0].within_micros / 60_000_000;
+        assert_eq!([1, 2, 3].map(within), [30, 31, 30]);
+        assert!(configuration.plan(4).is_none() && configuration.plan(0).is_none());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The worker: logs, stores, sources, threads and the command line around the pure engine.
 
 pub mod cli;
-pub mod data;
+pub mod configuration;
+mod data;
 pub mod evaluate;
 pub mod host;
 pub mod log;

@@ -9,7 +9,7 @@ use millrace_engine::{
     frame::{
         Frame, Kind, Origin,
         coverage::{Admission, Coverage},
-        outbox::Outbox,
+        outbox::{Handle, Outbox},
     },
     learn::validation::{BaseRate, Figures, Validation},
     model::ModelTask,
@@ -20,9 +20,10 @@ use millrace_engine::{
 use serde::Serialize;
 
 use crate::{
+    configuration::Configuration,
     host::{
         HostError, logs,
-        start::{follow_from, initial_origins, model_task, parts, profile_task},
+        start::{effects_of, follow_from, initial_origins, model_task, parts, profile_task},
     },
     log::{Log, LogPartition},
     pipeline::Pipeline,
@@ -66,6 +67,7 @@ pub struct ExamplesCompared {
 /// What a replay works with.
 pub struct Replay<'a> {
     pub pipeline: &'a Pipeline,
+    pub configuration: &'a Configuration,
     pub log: Arc<dyn Log>,
     pub store: Arc<dyn Store>,
     pub partitions: &'a [Vec<Partition>],
@@ -96,6 +98,11 @@ impl Replay<'_> {
         &self.pipeline.plan
     }
 
+    /// The plan that a model began with, and its number there.
+    fn beginning_of(&self, model: usize) -> (&Plan, usize) {
+        self.configuration.beginning_of(&self.plan().models[model].name).unwrap_or((self.plan(), model))
+    }
+
     /// All profile tasks, then all models. `told` hears of each task as it begins.
     pub fn rebuild(&self, mut told: impl FnMut(&str)) -> Result<Vec<Rebuilt>, HostError> {
         let mut rebuilt = Vec::new();
@@ -123,28 +130,25 @@ impl Replay<'_> {
         let (id, reads) = (profile_task(partition), logs::events(partition));
         let Some((kept, since)) = self.ends(&id, &reads)? else { return Ok(None) };
         let failed = |cause| HostError::Restore { task: id.to_string(), cause };
-        let restore = |r: &Restored| Profile::restore(self.plan().clone(), &parts(r)).map_err(failed);
+        let first = self.configuration.first();
+        let restore = |r: &Restored| Profile::restore(first.clone(), &parts(r)).map_err(failed);
         let origins: Vec<Origin> = initial_origins(self.partitions);
         let mut profile = match &since {
             Some(since) => restore(since)?,
-            None => Profile::new(self.plan().clone(), &origins),
+            None => Profile::new(first.clone(), &origins),
         };
         let (from, _) = follow_from(self.log.as_ref(), &reads, since.as_ref())?;
-        let kinds = vec![Kind::Examples; self.plan().models.len() + 1];
-        let mut outbox = Outbox::new(1, &kinds);
-        let outputs: Vec<usize> = (0..kinds.len()).collect();
-        let handle = outbox.register(Origin::of_profile(partition), 1, Seq::end_of(from - 1), &outputs);
-        let mut emitted: Vec<Vec<u64>> = vec![Vec::new(); self.plan().models.len()];
+        let mut emitted = Emitted::new(&profile, partition, from);
         for_each_record(self.log.as_ref(), &reads, from, kept.checkpoint.position.log_offset, |offset, bytes| {
             let failed = |cause| HostError::order(&reads, offset, cause);
-            profile.accept(offset, &bytes, &mut outbox, &handle).map_err(failed)?;
+            let before = profile.generation();
+            profile.accept(offset, &bytes, &mut emitted.outbox, &emitted.handle).map_err(failed)?;
+            if profile.generation() != before {
+                emitted.rewire(&profile);
+            }
             loop {
-                let drained = profile.drain(4096, &mut outbox, &handle).map_err(failed)?;
-                for output in &outputs {
-                    if let (Some(frame), Some(hashes)) = (outbox.cut(*output), emitted.get_mut(*output)) {
-                        hash_records(&frame, |_, hash| hashes.push(hash));
-                    }
-                }
+                let drained = profile.drain(4096, &mut emitted.outbox, &emitted.handle).map_err(failed)?;
+                emitted.gather();
                 if drained {
                     return Ok(());
                 }
@@ -152,7 +156,7 @@ impl Replay<'_> {
         })?;
         let mut kept_state = restore(&kept)?;
         let (kept_digest, replayed) = (hex(kept_state.digest()), hex(profile.digest()));
-        let examples = if since.is_none() { Some(self.compare(partition, &emitted)?) } else { None };
+        let examples = if since.is_none() { Some(self.compare(partition, &emitted.hashes)?) } else { None };
         let alike = examples.as_ref().is_none_or(|e| e.alike == e.replayed.min(e.in_log));
         Ok(Some(Rebuilt {
             task: id.to_string(),
@@ -167,16 +171,15 @@ impl Replay<'_> {
     }
 
     /// Are the examples of a profile task in the logs those that a replay emits, in the same order?
-    fn compare(&self, partition: u32, emitted: &[Vec<u64>]) -> Result<ExamplesCompared, HostError> {
+    fn compare(&self, partition: u32, emitted: &[(LogPartition, Vec<u64>)]) -> Result<ExamplesCompared, HostError> {
         let mut compared = ExamplesCompared::default();
-        for (model, hashes) in self.plan().models.iter().zip(emitted) {
-            let reads = logs::examples(&model.name);
-            if self.log.start(&reads)? > 1 {
+        for (reads, hashes) in emitted {
+            if *reads == logs::dead_letters() || self.log.start(reads)? > 1 {
                 continue;
             }
             let (mut coverage, mut n) = (Coverage::default(), 0usize);
             compared.replayed += hashes.len() as u64;
-            for_each_record(self.log.as_ref(), &reads, 1, self.log.end(&reads)?, |_, bytes| {
+            for_each_record(self.log.as_ref(), reads, 1, self.log.end(reads)?, |_, bytes| {
                 hash_records_of(&bytes, Origin::of_profile(partition), &mut coverage, |hash| {
                     compared.alike += u64::from(hashes.get(n) == Some(&hash));
                     n += 1;
@@ -193,10 +196,11 @@ impl Replay<'_> {
         let (id, reads) = (model_task(name), logs::examples(name));
         let Some((kept, since)) = self.ends(&id, &reads)? else { return Ok(None) };
         let failed = |cause| HostError::Restore { task: id.to_string(), cause };
-        let restore = |r: &Restored| ModelTask::restore(self.plan(), model, &parts(r)).map_err(failed);
+        let (plan, at) = self.beginning_of(model);
+        let restore = |r: &Restored| ModelTask::restore(plan, at, &parts(r)).map_err(failed);
         let mut task = match &since {
             Some(since) => restore(since)?,
-            None => ModelTask::new(self.plan(), model),
+            None => ModelTask::new(plan, at),
         };
         let (from, _) = follow_from(self.log.as_ref(), &reads, since.as_ref())?;
         for_each_record(self.log.as_ref(), &reads, from, kept.checkpoint.position.log_offset, |offset, bytes| {
@@ -234,10 +238,12 @@ impl Replay<'_> {
             let why = format!("it begins at offset {start}, and what serving knew lies before");
             return Err(HostError::ForeignLog { partition: reads, why });
         }
-        let (mut merge, mut served) = (Merge::new(Kind::Examples, &origins), Served::new(plan.fresh.clone()));
+        let (then, at) = self.beginning_of(model);
+        let (mut merge, mut served) = (Merge::new(Kind::Examples, &origins), Served::new(ModelTask::new(then, at)));
         for_each_record(self.log.as_ref(), &reads, self.log.start(&reads)?, self.log.end(&reads)?, |offset, bytes| {
             let failed = |cause| HostError::order(&reads, offset, cause);
-            merge.accept(&bytes).map_err(failed)?;
+            let accepted = merge.accept(&bytes).map_err(failed)?;
+            served.task.control(&accepted.control).map_err(|e| HostError::model(&reads, offset, e))?;
             while let Some(released) = merge.release() {
                 served.next(released.bytes).map_err(|e| HostError::model(&reads, offset, e))?;
             }
@@ -249,15 +255,15 @@ impl Replay<'_> {
 
 /// Predicts at the impression, learns at the example's time.
 struct Served {
-    model: millrace_engine::learn::Model,
+    task: ModelTask,
     base: BaseRate,
     validation: Validation,
     unlearned: VecDeque<Vec<u8>>,
 }
 
 impl Served {
-    fn new(model: millrace_engine::learn::Model) -> Self {
-        Self { model, base: BaseRate::new(None), validation: Validation::default(), unlearned: VecDeque::new() }
+    fn new(task: ModelTask) -> Self {
+        Self { task, base: BaseRate::new(None), validation: Validation::default(), unlearned: VecDeque::new() }
     }
 
     /// Examples come in the order of their times which, since `within` is constant, is that of their impressions.
@@ -268,15 +274,57 @@ impl Served {
             if first.head.time > example.head.impression {
                 break;
             }
-            self.model.learn(&first)?;
+            self.task.learn(&first)?;
             self.base.learn(first.head.label);
             self.unlearned.pop_front();
         }
-        let prediction = self.model.predict(&example);
+        let prediction = self.task.predict(&example)?;
         let head = &example.head;
         self.validation.score(&prediction, self.base.loss(head.label), head.label, head.placement, head.position);
         self.unlearned.push_back(bytes.to_vec());
         Ok(())
+    }
+}
+
+/// The effects of a profile task that is replayed: hashes of them, by where they go.
+struct Emitted {
+    outbox: Outbox,
+    handle: Handle,
+    origin: Origin,
+    /// By output.
+    hashes: Vec<(LogPartition, Vec<u64>)>,
+}
+
+impl Emitted {
+    fn new(profile: &Profile, partition: u32, from: u64) -> Self {
+        let effects = effects_of(profile);
+        let mut outbox = Outbox::new(1, &vec![Kind::Examples; effects.len()]);
+        let outputs: Vec<usize> = (0..effects.len()).collect();
+        let origin = Origin::of_profile(partition);
+        let handle = outbox.register(origin, 1, Seq::end_of(from - 1), &outputs);
+        let hashes = effects.into_iter().map(|to| (to, Vec::new())).collect();
+        Self { outbox, handle, origin, hashes }
+    }
+
+    /// The task has gone over to a pipeline that may have other models.
+    fn rewire(&mut self, profile: &Profile) {
+        let Self { outbox, hashes, .. } = self;
+        let output_of = |to: LogPartition| {
+            hashes.iter().position(|(output, _)| *output == to).unwrap_or_else(|| {
+                hashes.push((to, Vec::new()));
+                outbox.add_output(Kind::Examples)
+            })
+        };
+        let outputs: Vec<usize> = effects_of(profile).into_iter().map(output_of).collect();
+        self.handle = self.outbox.rewire(&self.handle, self.origin, 1, &outputs);
+    }
+
+    fn gather(&mut self) {
+        for (output, (_, hashes)) in self.hashes.iter_mut().enumerate() {
+            if let Some(frame) = self.outbox.cut(output) {
+                hash_records(&frame, |_, hash| hashes.push(hash));
+            }
+        }
     }
 }
 

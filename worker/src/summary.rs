@@ -98,14 +98,13 @@ pub fn combine(digests: &[u128]) -> String {
 impl Summary {
     pub fn of(pipeline: &Pipeline, mut finished: Finished) -> Self {
         let totals = Totals::of(&finished.statuses);
-        let outcomes = pipeline.plan.outcomes.iter().zip(&totals.outcomes);
-        let outcome = |(plan, c): (&millrace_engine::join::OutcomePlan, &millrace_engine::join::OutcomeCounts)| {
-            (plan.name.clone(), OutcomeSummary { events: c.events, matched: c.matched })
-        };
+        let outcomes = totals.outcomes.iter();
+        let outcomes =
+            outcomes.map(|(name, c)| (name.clone(), OutcomeSummary { events: c.events, matched: c.matched }));
         Self {
             format_version: FORMAT_VERSION,
             pipeline: pipeline.validated.name().to_owned(),
-            outcomes: outcomes.map(outcome).collect(),
+            outcomes: outcomes.collect(),
             digests: Digests::of(&mut finished.tasks),
             users: totals.users,
             consent_assumed: pipeline.spec().privacy.consent.assumed.clone(),

@@ -13,7 +13,7 @@ mod validated;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use validated::Validated;
+pub use validated::{Validated, spec_of_result_digest_text};
 
 use crate::{
     names::{self, IMPRESSION},

@@ -69,6 +69,38 @@ impl Shop {
         self.running = Some(running);
     }
 
+    /// Writes another version of the pipeline, for the next start.
+    pub fn change(&self, edit: impl FnOnce(String) -> String) {
+        let file = self.dir.path().join("pipeline.yaml");
+        fs::write(&file, edit(fs::read_to_string(&file).unwrap())).unwrap();
+    }
+
+    /// Visits of users who look, click and order now and then; returns how many got a decision that is not the default.
+    pub fn visits(&mut self, users: &[&str], round: usize, count: usize) -> u64 {
+        let mut decided = 0;
+        for n in 0..count {
+            let user = users[(round * 7 + n * 3) % users.len()];
+            let body = request(Some(user)).to_string();
+            let reply = self.client.request("POST", "/v1/decisions", Some(("application/json", body.as_bytes())));
+            let Some(answer) = reply.filter(|reply| reply.status == 200).map(|reply| reply.json()) else { continue };
+            if answer["experiment"].is_null() {
+                continue;
+            }
+            decided += 1;
+            let mut events = vec![shown(user, now_ms(), &answer, 1 + n % 3)];
+            if n % 4 == 0 {
+                let sku = answer["items"][0]["id"].as_str().unwrap();
+                events.push(click(user, now_ms(), sku, answer["decision"].as_str()));
+            }
+            if n % 10 == 0 {
+                events.push(json!({"type": "order", "id": format!("o{round}-{n}"), "ts": now_ms(), "customerId": user,
+                    "client": "web", "total": 10 + n, "lines": []}));
+            }
+            self.send(&events);
+        }
+        decided
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.client.address()
     }
@@ -135,7 +167,7 @@ impl Shop {
         for user in users {
             self.until("consent is known", |client| {
                 let answer = client.post("/v1/decisions", &request(Some(user))).expect(200);
-                (answer["reason"] != "noConsent").then_some(())
+                (answer["reason"] != "noConsent" && answer["reason"] != "notReady").then_some(())
             });
         }
     }

@@ -86,7 +86,7 @@ pub struct Erase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configure {
     pub generation: u32,
-    /// Canonical JSON.
+    /// [`millrace_crds::Validated::result_digest_text`].
     pub spec: String,
 }
 

@@ -16,8 +16,9 @@ use crate::{
     learn::{
         Model, SchemaMismatch,
         serving::{ServingDelta, Standing},
+        validation::Prediction,
     },
-    order::{Merge, OrderError},
+    order::{Merge, OrderError, OwnRecord},
     plan::{ConfigureError, FIRST_GENERATION, Plan},
 };
 use schemas::Schemas;
@@ -120,12 +121,28 @@ impl ModelTask {
         self.offset = offset;
         let accepted = self.merge.accept(frame)?;
         self.late += accepted.late.len() as u64;
-        for record in accepted.control {
+        self.control(&accepted.control)
+    }
+
+    /// What control records of the examples log say to the model.
+    pub fn control(&mut self, records: &[OwnRecord]) -> Result<(), ModelError> {
+        for record in records {
             if let (_, Control::Configure(configure)) = Control::read(&record.bytes)? {
                 self.configure(configure)?;
             }
         }
         Ok(())
+    }
+
+    /// Learns one example, of this or an earlier generation.
+    pub fn learn(&mut self, example: &Example<'_>) -> Result<f64, ModelError> {
+        learn(&mut self.schemas, &mut self.model, example)
+    }
+
+    /// As serving would, without the position.
+    pub fn predict(&mut self, example: &Example<'_>) -> Result<Prediction, ModelError> {
+        let mapped = self.schemas.map(example)?;
+        Ok(self.model.predict(mapped.as_ref().unwrap_or(example)))
     }
 
     /// Goes on with what was learned where it still means the same, see [`Model::take_over`]. A pipeline without this model
@@ -153,8 +170,7 @@ impl ModelTask {
         for _ in 0..budget {
             let Some(released) = self.merge.release() else { return Ok(true) };
             let example = Example::read(released.bytes)?;
-            let mapped = self.schemas.map(&example)?;
-            let prediction = self.model.learn(mapped.as_ref().unwrap_or(&example))?;
+            let prediction = learn(&mut self.schemas, &mut self.model, &example)?;
             learned(&example, prediction);
         }
         Ok(false)
@@ -225,6 +241,11 @@ impl ModelTask {
         task.schemas.add(&plan.models[model]);
         Ok(task)
     }
+}
+
+fn learn(schemas: &mut Schemas, model: &mut Model, example: &Example<'_>) -> Result<f64, ModelError> {
+    let mapped = schemas.map(example)?;
+    Ok(model.learn(mapped.as_ref().unwrap_or(example))?)
 }
 
 #[cfg(test)]

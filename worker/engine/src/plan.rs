@@ -140,7 +140,7 @@ impl Plan {
     /// The plan of a configuration, as a `Configure` or a checkpoint holds it.
     pub fn of_configuration(generation: u32, spec: &str) -> Result<Self, ConfigureError> {
         let failed = |cause: String| ConfigureError { generation, cause };
-        let spec: PipelineSpec = serde_json::from_str(spec).map_err(|e| failed(e.to_string()))?;
+        let spec = millrace_crds::spec_of_result_digest_text(spec).map_err(|e| failed(e.to_string()))?;
         Self::compile(&spec).map_err(|e| failed(e.to_string()))
     }
 

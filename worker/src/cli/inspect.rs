@@ -13,13 +13,14 @@ use millrace_engine::{
     },
     ingest::partition_of,
     order::Merge,
-    plan::Plan,
+    plan::{FIRST_GENERATION, Plan},
     profile::Profile,
 };
 use serde_json::{Value, json};
 
 use super::{CliError, DataArgs, Output, print};
 use crate::{
+    configuration::Configuration,
     data::{self, Data},
     host::{
         HostError, logs,
@@ -106,19 +107,19 @@ fn open(args: &DataArgs) -> Result<(Pipeline, Data), CliError> {
 pub fn profile(command: &ProfileCommand, output: Output) -> Result<(), CliError> {
     let ProfileCommand::Show { user, data: args } = command;
     let pipeline = Pipeline::load(&args.pipeline()?, &BTreeMap::new())?;
-    let store = data::checkpoints_of(&args.data, &pipeline)?;
+    let (store, configuration) = data::checkpoints_of(&args.data, &pipeline)?;
     let pseudonym = pipeline.keys.user_of(user);
     let partition = partition_of(pseudonym, pipeline.plan.partitions) as u32;
     let task = profile_task(partition);
     let missing = || CliError::Other(format!("{task} has no checkpoint yet; try again after checkpoints.interval"));
     let restored = checkpoint::newest(store.as_ref(), &task)?.ok_or_else(missing)?;
     let failed = |cause| HostError::Restore { task: task.to_string(), cause };
-    let profile = Profile::restore(pipeline.plan.clone(), &parts(&restored)).map_err(failed)?;
+    let profile = Profile::restore(configuration.first().clone(), &parts(&restored)).map_err(failed)?;
     let Some(slot) = profile.users().find(pseudonym) else {
         return Err(CliError::Other("nothing is kept of this user: never seen, not consented, or withdrawn".into()));
     };
     let row = profile.users().row(slot);
-    let features = pipeline.plan.features.describe(row, profile.watermark());
+    let features = profile.plan().features.describe(row, profile.watermark());
     let consent = progress::time(row.granted());
     let last = progress::time(row.last_event());
     match output {
@@ -314,7 +315,7 @@ pub fn examples(args: &ExamplesArgs, output: Output) -> Result<(), CliError> {
                 let example = example.map_err(|e| HostError::order(&reads, offset, e.into()))?;
                 if args.limit.is_none_or(|limit| shown < limit) {
                     shown += 1;
-                    print_example(plan, n, &example, output);
+                    print_example(data.configuration(), plan, n, &example, output);
                 }
             }
             Ok(())
@@ -333,15 +334,19 @@ fn decided(head: &ExampleHead<'_>) -> String {
     format!("{variant}{policy}{version}{propensity}{score}")
 }
 
-fn print_example(plan: &Plan, model: usize, example: &Example<'_>, output: Output) {
+fn print_example(known: &Configuration, plan: &Plan, model: usize, example: &Example<'_>, output: Output) {
     let head = &example.head;
-    let values = values::by_column(values::schema_of(&plan.models[model], head.schema), example.values());
+    let name = &plan.models[model].name;
+    // Examples of before generations were told have 0.
+    let of_then = known.plan(head.generation.max(FIRST_GENERATION)).unwrap_or(known.first());
+    let of_then = of_then.models.iter().find(|m| m.name == *name).unwrap_or(&plan.models[model]);
+    let values = values::by_column(values::schema_of(of_then, head.schema), example.values());
     let number = |x: f64| if x.is_nan() { Value::Null } else { json!(x) };
     let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
     let version = head.is_decided().then_some(head.model_version);
     match output {
         Output::Json => print(
-            json!({"model": plan.models[model].name, "time": head.time.0, "impression": head.impression.0,
+            json!({"model": name, "time": head.time.0, "impression": head.impression.0,
                 "item": head.item, "position": head.position, "label": head.label, "propensity": number(head.propensity),
                 "placement": head.placement, "platform": head.platform, "variant": text(head.variant),
                 "policy": text(head.policy), "modelVersion": version, "score": number(head.score),
@@ -350,7 +355,7 @@ fn print_example(plan: &Plan, model: usize, example: &Example<'_>, output: Outpu
         ),
         Output::Text => print(format!(
             "{} {} item {} position {} label {}{} {}",
-            plan.models[model].name,
+            name,
             progress::time(head.impression),
             head.item,
             head.position,

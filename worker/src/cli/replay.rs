@@ -21,7 +21,9 @@ pub fn replay(args: &ReplayArgs, output: Output) -> Result<(), CliError> {
     let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
     let data = Data::open_existing(&args.data.data, &file, &pipeline)?;
     let partitions = data.registered(&pipeline)?;
-    let replay = Replay { pipeline: &pipeline, log: data.log(), store: data.store(), partitions: &partitions };
+    let configuration = data.configuration();
+    let (log, store) = (data.log(), data.store());
+    let replay = Replay { pipeline: &pipeline, configuration, log, store, partitions: &partitions };
     if args.as_served {
         return as_served(&replay, output);
     }

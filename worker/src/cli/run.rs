@@ -109,12 +109,14 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let api = args.api(&pipeline)?;
     let data = Data::open(&args.data, &args.pipeline, &pipeline)?;
     let partitions = data.partitions(&pipeline)?;
-    let host = Host::start(&pipeline, &partitions, data.log(), data.store(), data.claimant(), &args.host_config())?;
+    let configuration = data.configuration();
+    let (log, store, claimant) = (data.log(), data.store(), data.claimant());
+    let host = Host::start(&pipeline, configuration, &partitions, log, store, claimant, &args.host_config())?;
     let shared = metrics::Shared::new();
     shared.update(host.statuses(), true);
     let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;
     let serving = Arc::new(Serving::new(&pipeline, host.asked(), posted));
-    let mut view = View::new(&pipeline, serving.clone(), shared.clone());
+    let mut view = View::new(&pipeline, data.configuration().generation(), serving.clone(), shared.clone());
     let mut listeners = Vec::new();
     listeners.extend(pages.map(|pages| pages.listener(shared.clone())));
     if let Some(api) = api {
@@ -157,10 +159,10 @@ const METRICS_EVERY: Duration = Duration::from_millis(500);
 const OVERVIEW_EVERY: Duration = Duration::from_secs(1);
 
 impl View {
-    fn new(pipeline: &Pipeline, serving: Arc<Serving>, shared: Arc<metrics::Shared>) -> Self {
+    fn new(pipeline: &Pipeline, generation: u32, serving: Arc<Serving>, shared: Arc<metrics::Shared>) -> Self {
         let mut view = Self {
             pipeline: pipeline.validated.name().to_owned(),
-            overview: Overview::new(pipeline.validated.name(), pipeline.validated.note()),
+            overview: Overview::new(pipeline.validated.name(), pipeline.validated.note(), generation),
             experiments: pipeline.spec().experiments.clone(),
             serving,
             shared,

@@ -83,6 +83,7 @@ pub struct Keeper {
     pub store: Arc<dyn Store>,
     pub claimant: Claimant,
     pub retain_ms: i64,
+    pub generation: u32,
     pub spec_digest: u64,
     /// Nothing more becomes durable: do not wait for it.
     pub abandoned: Arc<AtomicBool>,
@@ -180,7 +181,7 @@ impl Keeper {
         let position = Position {
             log_offset: job.log_offset,
             frame_checksum: job.frame_checksum,
-            generation: super::GENERATION,
+            generation: self.generation,
             spec_digest: self.spec_digest,
             written_at_unix_ms: now,
         };
@@ -245,6 +246,7 @@ mod tests {
             store: Arc::new(Full(MemoryStore::default())),
             claimant: Claimant { pipeline: "p".into(), owner: "o".into(), engine_version: 1 },
             retain_ms: 0,
+            generation: 1,
             spec_digest: 0,
             abandoned: abandoned.clone(),
         };

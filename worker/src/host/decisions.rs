@@ -8,7 +8,7 @@ use std::{
 
 use millrace_engine::{
     control::{Control, Decision},
-    decide::{Answer, Candidate, DecideError, Request, World, policy::NO_EVIDENCE},
+    decide::{Answer, Candidate, DecideError, Reason, Request, World, policy::NO_EVIDENCE},
     event::{AttributeId, Pseudonym, Time, Value},
     example::VALUE_BYTES,
     frame::outbox::Outbox,
@@ -162,14 +162,19 @@ impl Desk {
             seed: q.seed,
             decision: q.decision,
         };
+        let profile_generation = profile.generation();
         let (view, catalog) = match q.user {
             Some(user) => profile.view_and_catalog(user),
             None => (View::CLOSED, profile.catalog()),
         };
+        let is_behind = profile_generation < self.generation;
         let is_withdrawn = |user| self.is_withdrawn(user, view.row.map_or(Time::MIN, |row| row.granted()));
-        let view = if q.user.is_some_and(is_withdrawn) { View::CLOSED } else { view };
+        let view = if is_behind || q.user.is_some_and(is_withdrawn) { View::CLOSED } else { view };
         let world = World { plan: &self.plan, catalog, models: &self.models };
         let made = self.decider.decide(&world, &request, &view).map(|mut answer| {
+            if is_behind && q.user.is_some() {
+                answer.reason = Reason::NotReady;
+            }
             let record = answer.record.take();
             let models = record.as_ref().map_or_else(Vec::new, |record| {
                 let place = |name: &str| self.plan.models.iter().position(|model| model.name == name);

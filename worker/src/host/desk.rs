@@ -115,6 +115,8 @@ pub struct Desk {
     pub everybody: Vec<Arc<Mailbox<Request>>>,
     pub figures: Arc<Figures>,
     pub plan: Arc<Plan>,
+    /// Of the plan: tasks that are behind cannot be asked by it.
+    pub generation: u32,
     /// By model: what decisions are scored with.
     pub models: Vec<ServingModel>,
     pub decider: Decider,
@@ -129,11 +131,12 @@ impl Desk {
         everybody: Vec<Arc<Mailbox<Request>>>,
         figures: Arc<Figures>,
         plan: Arc<Plan>,
+        generation: u32,
     ) -> Self {
         let models = plan.serving_models();
         let decider = Decider::new(&plan);
         let (withdrawals, durable) = (Withdrawals::default(), Vec::new());
-        Self { mailbox, everybody, figures, plan, models, decider, withdrawals, durable }
+        Self { mailbox, everybody, figures, plan, generation, models, decider, withdrawals, durable }
     }
 
     /// May this user be personalized, as far as the last minutes' withdrawals say?
@@ -152,13 +155,13 @@ impl Desk {
     }
 
     pub fn profile(&self, profile: &mut Profile, user: Pseudonym) -> Option<UserProfile> {
-        let watermark = profile.watermark();
+        let (watermark, plan) = (profile.watermark(), profile.plan().clone());
         let row = profile.view(user).row?;
         if self.is_withdrawn(user, row.granted()) {
             return None;
         }
         let (granted, last_event) = (row.granted(), row.last_event());
-        Some(UserProfile { granted, last_event, watermark, features: self.plan.features.describe(row, watermark) })
+        Some(UserProfile { granted, last_event, watermark, features: plan.features.describe(row, watermark) })
     }
 
     /// Appends the erasure; `ticket` is the one of the batch that will hold it.
@@ -181,7 +184,7 @@ impl Desk {
     /// Tells all threads what a model of this one has learned since the last time.
     pub fn publish(&self, task: &mut ModelTask, published: &mut Published) {
         let scored = task.model().scored();
-        if published.scored == Some(scored) {
+        if published.scored == Some(scored) || task.generation() < self.generation {
             return;
         }
         published.scored = Some(scored);

@@ -34,9 +34,6 @@ use thread::{Control, Seat};
 
 use crate::log::AppendError;
 
-/// The first and, so far, only configuration of a pipeline.
-pub const GENERATION: u32 = 1;
-
 /// The log partitions' names.
 pub mod logs {
     use crate::log::LogPartition;

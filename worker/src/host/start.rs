@@ -11,12 +11,11 @@ use std::{
 };
 
 use millrace_engine::{
-    control,
+    control::{self, Configure},
     event::Seq,
     frame::{Kind, Origin, outbox::Outbox, stored_checksum},
     ingest::TablePlan,
     model::ModelTask,
-    plan::Plan,
     profile::Profile,
 };
 
@@ -36,6 +35,7 @@ use super::{
     writer,
 };
 use crate::{
+    configuration::Configuration,
     log::{Log, LogPartition},
     pipeline::Pipeline,
     source::partitions::{Location, Partition},
@@ -68,7 +68,7 @@ struct Claimed {
     claim: Claim,
     origin: Option<Origin>,
     from: Seq,
-    outputs: Vec<usize>,
+    outputs: Vec<LogPartition>,
     saved_position: Option<u64>,
     /// Of a model task.
     model: Option<usize>,
@@ -76,6 +76,7 @@ struct Claimed {
 
 struct Starter<'a> {
     pipeline: &'a Pipeline,
+    configuration: &'a Configuration,
     log: Arc<dyn Log>,
     checkpoints: Checkpoints,
     partitions: &'a [Vec<Partition>],
@@ -85,6 +86,7 @@ impl Host {
     /// Claims all tasks of the pipeline and starts them. `partitions`: those of each source.
     pub fn start(
         pipeline: &Pipeline,
+        configuration: &Configuration,
         partitions: &[Vec<Partition>],
         log: Arc<dyn Log>,
         store: Arc<dyn Store>,
@@ -97,11 +99,13 @@ impl Host {
             store,
             claimant: claimant.clone(),
             retain_ms: pipeline.spec().checkpoints.retain.as_micros() / 1000,
+            generation: configuration.generation(),
             spec_digest: xxhash_rust::xxh3::xxh3_64(pipeline.validated.result_digest_text().as_bytes()),
             abandoned: control.abandoned.clone(),
         };
         let (checkpoints, keeper) = Checkpoints::start(keeper).map_err(|_| cannot_start("checkpoints"))?;
-        let starter = Starter { pipeline, log: log.clone(), checkpoints: checkpoints.clone(), partitions };
+        let starter =
+            Starter { pipeline, configuration, log: log.clone(), checkpoints: checkpoints.clone(), partitions };
         let mut claimed = starter.sources(config)?;
         for p in 0..pipeline.plan.partitions {
             claimed.push(starter.profile(p)?);
@@ -110,7 +114,7 @@ impl Host {
             claimed.push(starter.model(m)?);
         }
         let crew = Crew { control, checkpoints, keeper };
-        run(pipeline, log, crew, claimed, config)
+        run(pipeline, configuration, log, crew, claimed, config)
     }
 }
 
@@ -191,13 +195,13 @@ impl Starter<'_> {
         };
         let position = at.map_or(0, |at| at.position.offset);
         let ingest = IngestTask::open(read_plan, plan, decoder, at, shared.clone())?;
-        let dead_letters = self.pipeline.plan.partitions as usize;
+        let events = (0..self.pipeline.plan.partitions).map(logs::events);
         Ok(Claimed {
             task: Task::Ingest(Box::new(ingest), name.clone()),
             id,
             origin: Some(origin),
             from: Seq::end_of(position),
-            outputs: (0..=dead_letters).collect(),
+            outputs: events.chain([logs::dead_letters()]).collect(),
             saved_position: at.map(|_| position + 1),
             model: None,
             claim,
@@ -205,7 +209,7 @@ impl Starter<'_> {
     }
 
     fn profile(&self, partition: u32) -> Result<Claimed, HostError> {
-        let plan = &self.pipeline.plan;
+        let plan = self.configuration.first();
         let id = profile_task(partition);
         let name = id.to_string();
         let reads = logs::events(partition);
@@ -218,14 +222,13 @@ impl Starter<'_> {
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
         };
         let follow = Follow::from(reads, next, checksum);
-        let dead_letters = plan.partitions as usize;
-        let examples = dead_letters + 1..dead_letters + 1 + plan.models.len();
+        let outputs = effects_of(&profile);
         Ok(Claimed {
             task: Task::Profile(Box::new(profile), follow, name.clone()),
             id,
             origin: Some(Origin::of_profile(partition)),
             from: Seq::end_of(next - 1),
-            outputs: examples.chain([dead_letters]).collect(),
+            outputs,
             saved_position: restored.map(|_| next),
             model: None,
             claim,
@@ -233,16 +236,17 @@ impl Starter<'_> {
     }
 
     fn model(&self, model: usize) -> Result<Claimed, HostError> {
-        let plan = &self.pipeline.plan;
-        let id = model_task(&plan.models[model].name);
+        let model_name = &self.pipeline.plan.models[model].name;
+        let id = model_task(model_name);
         let name = id.to_string();
-        let reads = logs::examples(&plan.models[model].name);
+        let reads = logs::examples(model_name);
         let claim = self.checkpoints.claim(&id, Some(reads.clone()))?;
         let restored = claim.restored.as_ref();
         let (next, checksum) = self.follow(&reads, restored)?;
+        let (plan, at) = self.configuration.beginning_of(model_name).unwrap_or((&self.pipeline.plan, model));
         let task = match restored {
-            None => ModelTask::new(plan, model),
-            Some(r) => ModelTask::restore(plan, model, &parts(r))
+            None => ModelTask::new(plan, at),
+            Some(r) => ModelTask::restore(plan, at, &parts(r))
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
         };
         let follow = Follow::from(reads, next, checksum);
@@ -251,6 +255,7 @@ impl Starter<'_> {
             id,
             origin: None,
             from: Seq::START,
+            // Only what this host tells it.
             outputs: Vec::new(),
             saved_position: restored.map(|_| next),
             model: Some(model),
@@ -320,11 +325,27 @@ pub fn follow_from(
     Ok((next, position.frame_checksum))
 }
 
-/// The log partitions that tasks write to, with what they hold: events, dead letters, examples.
-fn outputs_of(plan: &Plan) -> (Vec<LogPartition>, Vec<Kind>) {
-    let events = (0..plan.partitions).map(|p| (logs::events(p), Kind::Events));
-    let examples = plan.models.iter().map(|model| (logs::examples(&model.name), Kind::Examples));
-    events.chain([(logs::dead_letters(), Kind::DeadLetters)]).chain(examples).unzip()
+/// What a profile task writes to, in the order in which it counts them.
+pub fn effects_of(profile: &Profile) -> Vec<LogPartition> {
+    let examples = profile.plan().models.iter().map(|model| logs::examples(&model.name));
+    examples.chain([logs::dead_letters()]).collect()
+}
+
+/// The log partitions that tasks write to, with what they hold. Models of an earlier generation are among them while some
+/// profile task has not read up to the change.
+fn outputs_of(pipeline: &Pipeline, claimed: &[Claimed]) -> (Vec<LogPartition>, Vec<Kind>) {
+    let mut outputs: Vec<LogPartition> = (0..pipeline.plan.partitions).map(logs::events).collect();
+    let mut kinds = vec![Kind::Events; outputs.len()];
+    outputs.push(logs::dead_letters());
+    kinds.push(Kind::DeadLetters);
+    let examples = pipeline.plan.models.iter().map(|model| logs::examples(&model.name));
+    for partition in examples.chain(claimed.iter().flat_map(|c| c.outputs.iter().cloned())) {
+        if !outputs.contains(&partition) {
+            outputs.push(partition);
+            kinds.push(Kind::Examples);
+        }
+    }
+    (outputs, kinds)
 }
 
 /// Tasks dealt out to threads.
@@ -337,58 +358,77 @@ struct Dealt {
     owners: Vec<usize>,
 }
 
-fn deal(claimed: Vec<Claimed>, threads: usize, kinds: &[Kind], log: &dyn Log, every: Duration, serves: bool) -> Dealt {
-    let mut dealt = Dealt {
-        outboxes: (0..threads).map(|_| Outbox::new(super::GENERATION, kinds)).collect(),
-        seats: (0..threads).map(|_| Vec::new()).collect(),
-        statuses: Vec::new(),
-        done: Default::default(),
-        owners: Vec::new(),
-    };
-    for (number, c) in claimed.into_iter().enumerate() {
-        let thread = number % threads;
-        let handle = dealt.outboxes[thread].register(c.origin.unwrap_or_default(), c.claim.epoch, c.from, &c.outputs);
-        let status = Arc::new(Mutex::new(c.task.status(log)));
-        dealt.statuses.push(status.clone());
-        let done = Arc::new(AtomicBool::new(false));
-        dealt.done[c.task.stage()].push(done.clone());
-        let control = match &c.task {
-            Task::Profile(_, follow, _) => {
-                let (partition, epoch) = (follow.partition.partition, c.claim.epoch);
-                dealt.owners.push(thread);
-                let (origin, from) = (Origin::control(partition), control::seq(epoch, 0));
-                let handle = dealt.outboxes[thread].register(origin, epoch, from, &[partition as usize]);
-                Some(ControlLog::new(handle, epoch))
-            }
-            _ => None,
-        };
-        let published = c.model.filter(|_| serves).map(|model| Published { model, scored: None });
-        dealt.seats[thread].push(Seat {
-            number,
-            id: c.id,
-            task: c.task,
-            handle,
-            status,
-            progress: c.claim.progress,
-            done,
-            next_checkpoint: Instant::now() + every,
-            saved_position: c.saved_position,
-            slice: Slice::default(),
-            control,
-            published,
-        });
+/// What dealing needs to know of the host.
+struct Dealing<'a> {
+    threads: usize,
+    generation: u32,
+    outputs: &'a [LogPartition],
+    kinds: &'a [Kind],
+    log: &'a dyn Log,
+    checkpoint_every: Duration,
+    serves: bool,
+}
+
+impl Dealing<'_> {
+    fn outputs(&self, partitions: &[LogPartition]) -> Vec<usize> {
+        partitions.iter().filter_map(|partition| self.outputs.iter().position(|output| output == partition)).collect()
     }
-    dealt
+
+    fn deal(&self, claimed: Vec<Claimed>, configure: &Configure) -> Dealt {
+        let mut dealt = Dealt {
+            outboxes: (0..self.threads).map(|_| Outbox::new(self.generation, self.kinds)).collect(),
+            seats: (0..self.threads).map(|_| Vec::new()).collect(),
+            statuses: Vec::new(),
+            done: Default::default(),
+            owners: Vec::new(),
+        };
+        for (number, c) in claimed.into_iter().enumerate() {
+            let thread = number % self.threads;
+            let outbox = &mut dealt.outboxes[thread];
+            let (origin, epoch) = (c.origin.unwrap_or_default(), c.claim.epoch);
+            let handle = outbox.register(origin, epoch, c.from, &self.outputs(&c.outputs));
+            let control = c.task.controlled().map(|partition| {
+                let (of, from) = (Origin::control(partition.partition), control::seq(epoch, 0));
+                let handle = outbox.register(of, epoch, from, &self.outputs(std::slice::from_ref(partition)));
+                ControlLog::new(handle, epoch)
+            });
+            let mut seat = Seat {
+                number,
+                id: c.id,
+                handle,
+                origin,
+                epoch,
+                status: Arc::new(Mutex::new(c.task.status(self.log))),
+                progress: c.claim.progress,
+                done: Arc::default(),
+                next_checkpoint: Instant::now() + self.checkpoint_every,
+                saved_position: c.saved_position,
+                slice: Slice::default(),
+                control,
+                published: c.model.filter(|_| self.serves).map(|model| Published { model, scored: None }),
+                task: c.task,
+            };
+            seat.configure(configure, outbox);
+            dealt.statuses.push(seat.status.clone());
+            dealt.done[seat.task.stage()].push(seat.done.clone());
+            if matches!(seat.task, Task::Profile(..)) {
+                dealt.owners.push(thread);
+            }
+            dealt.seats[thread].push(seat);
+        }
+        dealt
+    }
 }
 
 fn run(
     pipeline: &Pipeline,
+    configuration: &Configuration,
     log: Arc<dyn Log>,
     crew: Crew,
     claimed: Vec<Claimed>,
     config: &HostConfig,
 ) -> Result<Host, HostError> {
-    let (outputs, kinds) = outputs_of(&pipeline.plan);
+    let (outputs, kinds) = outputs_of(pipeline, &claimed);
     let Crew { control, checkpoints, keeper } = crew;
     let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
     let wake: Arc<dyn Fn() + Send + Sync> = {
@@ -414,8 +454,17 @@ fn run(
         checkpoint_every: Duration::from_micros(pipeline.spec().checkpoints.interval.as_micros() as u64),
     };
     let threads = config.threads.clamp(1, claimed.len().max(1));
-    let serves = pipeline.plan.serves();
-    let mut dealt = deal(claimed, threads, &kinds, log.as_ref(), cadence.checkpoint_every, serves);
+    let configure = Configure { generation: configuration.generation(), spec: configuration.spec.clone() };
+    let dealing = Dealing {
+        threads,
+        generation: configure.generation,
+        outputs: &outputs,
+        kinds: &kinds,
+        log: log.as_ref(),
+        checkpoint_every: cadence.checkpoint_every,
+        serves: pipeline.plan.serves(),
+    };
+    let mut dealt = dealing.deal(claimed, &configure);
     let mailboxes: Vec<Arc<Mailbox<Request>>> = (0..threads).map(|_| Arc::default()).collect();
     let figures: Vec<Arc<Figures>> = (0..threads).map(|_| Arc::default()).collect();
     announce(&mut dealt.outboxes, &outputs, log.as_ref())?;
@@ -438,6 +487,7 @@ fn run(
                 mailboxes.clone(),
                 figures[number].clone(),
                 pipeline.plan.clone(),
+                configure.generation,
             ),
         };
         let spawned = thread::Builder::new().name(format!("engine-{number}")).spawn(move || engine.run());

@@ -7,6 +7,9 @@ use millrace_engine::{
     event::Time, experiment::VariantSums, frame::OriginState, ingest, join::OutcomeCounts, learn::ModelSummary, profile,
 };
 
+/// By variant.
+pub type SumsOfVariants = BTreeMap<String, VariantSums>;
+
 /// A task at one moment.
 #[derive(Clone, Debug)]
 pub struct TaskStatus {
@@ -33,11 +36,11 @@ pub enum Detail {
     },
     Profile {
         counts: profile::Counts,
-        outcomes: Vec<OutcomeCounts>,
+        /// By name, as the task knows the pipeline by now; likewise the next.
+        outcomes: Vec<(String, OutcomeCounts)>,
         users: usize,
         open_joins: usize,
-        /// Sums of each variant, by experiment.
-        experiments: Vec<(String, Vec<VariantSums>)>,
+        experiments: Vec<(String, SumsOfVariants)>,
     },
     Model {
         name: String,
@@ -63,10 +66,10 @@ pub struct Totals {
     pub ignored_attributes: u64,
     pub users: usize,
     pub open_joins: usize,
-    pub outcomes: Vec<OutcomeCounts>,
+    pub outcomes: BTreeMap<String, OutcomeCounts>,
     pub models: BTreeMap<String, ModelSummary>,
-    /// Sums of each variant over all partitions, by experiment.
-    pub experiments: BTreeMap<String, Vec<VariantSums>>,
+    /// Over all partitions, by experiment.
+    pub experiments: BTreeMap<String, SumsOfVariants>,
     /// Lowest watermark of the profile tasks.
     pub watermark: Option<Time>,
     /// Records in logs that are not applied yet.
@@ -94,8 +97,8 @@ impl Totals {
                 self.late += counts.late;
                 self.users += users;
                 self.open_joins += open_joins;
-                self.outcomes.resize(outcomes.len(), OutcomeCounts::default());
-                for (sum, c) in self.outcomes.iter_mut().zip(outcomes) {
+                for (name, c) in outcomes {
+                    let sum = self.outcomes.entry(name.clone()).or_default();
                     sum.events += c.events;
                     sum.matched += c.matched;
                 }
@@ -111,10 +114,10 @@ impl Totals {
         }
     }
 
-    fn add_experiment(&mut self, name: &str, sums: &[VariantSums]) {
-        let all = self.experiments.entry(name.to_owned()).or_insert_with(|| vec![VariantSums::default(); sums.len()]);
-        for (all, sums) in all.iter_mut().zip(sums) {
-            if let Err(error) = all.add(sums) {
+    fn add_experiment(&mut self, name: &str, sums: &SumsOfVariants) {
+        let all = self.experiments.entry(name.to_owned()).or_default();
+        for (variant, sums) in sums {
+            if let Err(error) = all.entry(variant.clone()).or_default().add(sums) {
                 tracing::error!(experiment = name, %error, "the sums of all partitions are too large");
             }
         }

@@ -4,12 +4,15 @@ use std::{collections::VecDeque, sync::Arc};
 
 use millrace_engine::{
     checkpoint::Extent,
+    experiment::VariantSums,
     frame::{
         OriginState,
         outbox::{Handle, Outbox},
         stored_checksum,
     },
+    join::OutcomeCounts,
     model::ModelTask,
+    plan::ExperimentPlan,
     profile::Profile,
 };
 
@@ -17,7 +20,7 @@ use super::{
     checkpoints::Written,
     error::HostError,
     ingest::IngestTask,
-    status::{Detail, TaskStatus},
+    status::{Detail, SumsOfVariants, TaskStatus},
 };
 use crate::log::{Log, LogPartition};
 
@@ -63,6 +66,28 @@ pub enum Task {
     Model(Box<ModelTask>, Follow, String),
 }
 
+fn outcomes_of(profile: &Profile) -> Vec<(String, OutcomeCounts)> {
+    let names = profile.plan().outcomes.iter().map(|outcome| outcome.name.clone());
+    names.zip(profile.outcome_counts().iter().copied()).collect()
+}
+
+fn experiments_of(profile: &Profile) -> Vec<(String, SumsOfVariants)> {
+    let sums = |(plan, sums): (&ExperimentPlan, &[VariantSums])| {
+        (plan.name.clone(), plan.variants.iter().cloned().zip(sums.iter().cloned()).collect())
+    };
+    profile.experiments().map(sums).collect()
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    /// There was nothing to do.
+    Idle,
+    Worked,
+    /// The pipeline is another one from here on: before the next step, the task is to have the outputs of that.
+    Reconfigured,
+}
+
 /// Has a task come to the end of all there is?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
@@ -80,28 +105,58 @@ impl Task {
         }
     }
 
-    /// Reads or applies about `budget` records or timers. False: there was nothing to do.
-    pub fn step(&mut self, log: &dyn Log, outbox: &mut Outbox, out: &Handle, budget: usize) -> Result<bool, HostError> {
+    /// The log partition to which control records for this task go.
+    pub fn controlled(&self) -> Option<&LogPartition> {
         match self {
-            Task::Ingest(ingest, _) => ingest.step(outbox, out, budget),
+            Task::Ingest(..) => None,
+            Task::Profile(_, follow, _) | Task::Model(_, follow, _) => Some(&follow.partition),
+        }
+    }
+
+    /// Of the pipeline as the task knows it by now.
+    pub fn generation(&self) -> Option<u32> {
+        match self {
+            Task::Ingest(..) => None,
+            Task::Profile(profile, ..) => Some(profile.generation()),
+            Task::Model(model, ..) => Some(model.generation()),
+        }
+    }
+
+    /// Reads or applies about `budget` records or timers.
+    pub fn step(
+        &mut self,
+        log: &dyn Log,
+        outbox: &mut Outbox,
+        out: &Handle,
+        budget: usize,
+    ) -> Result<Stepped, HostError> {
+        match self {
+            Task::Ingest(ingest, _) => {
+                Ok(if ingest.step(outbox, out, budget)? { Stepped::Worked } else { Stepped::Idle })
+            }
             Task::Profile(profile, follow, _) => {
                 if follow.drained {
-                    let Some((offset, bytes)) = follow.record(log)? else { return Ok(false) };
+                    let Some((offset, bytes)) = follow.record(log)? else { return Ok(Stepped::Idle) };
                     let failed = |cause| HostError::order(&follow.partition, offset, cause);
+                    let before = profile.generation();
                     profile.accept(offset, &bytes, outbox, out).map_err(failed)?;
                     follow.applied(offset, &bytes);
+                    if profile.generation() != before {
+                        follow.drained = false;
+                        return Ok(Stepped::Reconfigured);
+                    }
                 }
                 Self::drain_profile(profile, follow, outbox, out, budget)?;
-                Ok(true)
+                Ok(Stepped::Worked)
             }
             Task::Model(model, follow, _) => {
                 if follow.drained {
-                    let Some((offset, bytes)) = follow.record(log)? else { return Ok(false) };
+                    let Some((offset, bytes)) = follow.record(log)? else { return Ok(Stepped::Idle) };
                     model.accept(offset, &bytes).map_err(|e| HostError::model(&follow.partition, offset, e))?;
                     follow.applied(offset, &bytes);
                 }
                 Self::drain_model(model, follow, budget)?;
-                Ok(true)
+                Ok(Stepped::Worked)
             }
         }
     }
@@ -195,10 +250,10 @@ impl Task {
                 checkpoints: Written::default(),
                 detail: Detail::Profile {
                     counts: *profile.counts(),
-                    outcomes: profile.outcome_counts().to_vec(),
+                    outcomes: outcomes_of(profile),
                     users: profile.users().len(),
                     open_joins: profile.open_joins(),
-                    experiments: profile.experiments().map(|(plan, sums)| (plan.name.clone(), sums.to_vec())).collect(),
+                    experiments: experiments_of(profile),
                 },
             },
             Task::Model(model, follow, name) => {

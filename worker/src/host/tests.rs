@@ -11,6 +11,7 @@ use millrace_engine::event::Time;
 
 use super::{status::Totals, task::Task, *};
 use crate::{
+    configuration::Configuration,
     log::{Log, memory::MemoryLog},
     pipeline::Pipeline,
     source::{http::Posted, partitions::Registry},
@@ -94,7 +95,8 @@ impl World {
         let sources = self.pipeline.spec().sources.iter().zip(&self.pipeline.locations);
         let partitions: Vec<_> = sources.map(|(s, at)| self.registry.resolve(&s.name, at).unwrap()).collect();
         let (log, store) = (self.log.clone(), self.store.clone());
-        Host::start(&self.pipeline, &partitions, log, store, &claimant, &config).unwrap()
+        let configuration = Configuration::first_of(&self.pipeline);
+        Host::start(&self.pipeline, &configuration, &partitions, log, store, &claimant, &config).unwrap()
     }
 
     /// Stops in good order once `read` records have been read, which is before the end.

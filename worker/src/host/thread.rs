@@ -13,8 +13,11 @@ use std::{
 
 use millrace_engine::{
     checkpoint::Extent,
-    control::Erase,
-    frame::outbox::{Handle, Outbox},
+    control::{Configure, Control as ControlRecord, Erase},
+    frame::{
+        Kind, Origin,
+        outbox::{Handle, Outbox},
+    },
     profile::Profile,
 };
 
@@ -22,8 +25,9 @@ use super::{
     checkpoints::{Checkpoints, Job, Progress},
     desk::{ControlLog, Desk, Request},
     error::HostError,
+    start::effects_of,
     status::TaskStatus,
-    task::{Done, Task},
+    task::{Done, Stepped, Task},
     writer::Batch,
 };
 use crate::{
@@ -56,6 +60,8 @@ pub struct Seat {
     pub id: TaskId,
     pub task: Task,
     pub handle: Handle,
+    pub origin: Origin,
+    pub epoch: u64,
     pub status: Arc<Mutex<TaskStatus>>,
     pub progress: Arc<Progress>,
     /// It has come to its end, as of this stage.
@@ -63,9 +69,19 @@ pub struct Seat {
     pub next_checkpoint: Instant,
     pub saved_position: Option<u64>,
     pub slice: Slice,
-    /// Of a profile task: where control records for its users go.
+    /// Where control records for the task go.
     pub control: Option<ControlLog>,
     pub published: Option<Published>,
+}
+
+impl Seat {
+    /// Tells a task that is behind of the pipeline as it is now. Told twice, it takes no notice.
+    pub fn configure(&mut self, configure: &Configure, outbox: &mut Outbox) {
+        let is_behind = self.task.generation().is_some_and(|generation| generation < configure.generation);
+        if let Some(control) = self.control.as_mut().filter(|_| is_behind) {
+            control.append(&ControlRecord::Configure(configure.clone()), outbox);
+        }
+    }
 }
 
 /// What serving copies have been told of a model task.
@@ -170,11 +186,28 @@ impl EngineThread {
     fn step(&mut self, at: usize) -> Result<bool, HostError> {
         let seat = &mut self.seats[at];
         let began = Instant::now();
-        let worked = seat.task.step(self.log.as_ref(), &mut self.outbox, &seat.handle, seat.slice.records)?;
-        if worked {
-            seat.slice.adapt(began.elapsed());
+        match seat.task.step(self.log.as_ref(), &mut self.outbox, &seat.handle, seat.slice.records)? {
+            Stepped::Idle => return Ok(false),
+            Stepped::Worked => seat.slice.adapt(began.elapsed()),
+            Stepped::Reconfigured => self.rewire(at),
         }
-        Ok(worked)
+        Ok(true)
+    }
+
+    /// A profile task has gone over to a pipeline that may have other models.
+    fn rewire(&mut self, at: usize) {
+        let Self { seats, outputs, outbox, .. } = self;
+        let seat = &mut seats[at];
+        let Task::Profile(profile, ..) = &seat.task else { return };
+        let mut output_of = |partition: LogPartition| {
+            outputs.iter().position(|output| *output == partition).unwrap_or_else(|| {
+                outputs.push(partition);
+                outbox.add_output(Kind::Examples)
+            })
+        };
+        let effects: Vec<usize> = effects_of(profile).into_iter().map(&mut output_of).collect();
+        seat.handle = outbox.rewire(&seat.handle, seat.origin, seat.epoch, &effects);
+        tracing::info!(task = %seat.id, generation = profile.generation(), "the changed pipeline is taken over");
     }
 
     fn cut_full(&mut self) {

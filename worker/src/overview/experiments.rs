@@ -4,14 +4,15 @@ use millrace_crds::spec;
 use millrace_engine::experiment::{ExperimentReport, Metric, VariantSums, report::VariantReport};
 use serde_json::{Value, json};
 
-/// Judges an experiment by the sums of its variants over all partitions, in the order of their names.
-pub fn judge(experiment: &spec::Experiment, sums: &[VariantSums]) -> ExperimentReport {
+use crate::host::status::SumsOfVariants;
+
+/// Judges an experiment by the sums of its variants over all partitions.
+pub fn judge(experiment: &spec::Experiment, sums: &SumsOfVariants) -> ExperimentReport {
     let settings = settings(experiment);
     let arms: Vec<(&str, u32, VariantSums)> = experiment
         .variants
         .iter()
-        .zip(sums)
-        .map(|((name, variant), sums)| (name.as_str(), variant.weight, sums.clone()))
+        .map(|(name, variant)| (name.as_str(), variant.weight, sums.get(name).cloned().unwrap_or_default()))
         .collect();
     let control = arms.iter().position(|(name, ..)| *name == experiment.control).unwrap_or_default();
     let metrics: Vec<Metric> = experiment.metrics.iter().map(|metric| metric_of(*metric)).collect();

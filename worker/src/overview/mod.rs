@@ -8,7 +8,6 @@ use millrace_engine::{ENGINE_VERSION, event::Time};
 use serde_json::{Value, json};
 
 use crate::host::{
-    GENERATION,
     checkpoints::unix_ms,
     status::{Detail, TaskStatus, Totals},
 };
@@ -77,6 +76,7 @@ impl History {
 pub struct Overview {
     pipeline: String,
     note: Option<String>,
+    generation: u32,
     started_ms: i64,
     sampled_ms: i64,
     steps: Steps,
@@ -105,10 +105,11 @@ pub struct DecisionFigures {
 }
 
 impl Overview {
-    pub fn new(pipeline: &str, note: Option<&str>) -> Self {
+    pub fn new(pipeline: &str, note: Option<&str>, generation: u32) -> Self {
         let now = unix_ms();
         Self {
             pipeline: pipeline.to_owned(),
+            generation,
             note: note.map(str::to_owned),
             started_ms: now,
             sampled_ms: now,
@@ -159,7 +160,7 @@ impl Overview {
             "note": self.note,
             "timeMs": now,
             "startedMs": self.started_ms,
-            "generation": GENERATION,
+            "generation": self.generation,
             "engineVersion": ENGINE_VERSION,
             "steps": self.steps_json(moment, totals),
             "watermark": {"timeMs": totals.watermark.filter(|w| *w != Time::MIN).map(|w| w.0 / 1000), "lagSeconds": lag},
@@ -272,7 +273,7 @@ mod tests {
             experiments: BTreeMap::new(),
             serving: BTreeMap::new(),
         };
-        let document = Overview::new("shop", Some("a note")).sample(&moment);
+        let document = Overview::new("shop", Some("a note"), 1).sample(&moment);
         assert_eq!(document["note"], "a note");
         assert_eq!(document["steps"].as_array().map(Vec::len), Some(4));
         assert!(document["watermark"]["lagSeconds"].is_null());

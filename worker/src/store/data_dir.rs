@@ -13,7 +13,8 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::disk::{self, DiskError, LockError};
 use super::sealed::{self, Unsealed};
 
-const FORMAT_VERSION: u32 = 1;
+/// Version 1 knew no earlier specs.
+const FORMAT_VERSION: u32 = 2;
 const IDENTITY_FILE: &str = "pipeline.json";
 const IDENTITY_TEMPORARY: &str = ".pipeline.json.tmp";
 
@@ -28,8 +29,11 @@ pub struct Identity {
     pub partitions: u32,
     /// Differs between any two folders. Every manifest carries it.
     pub identity: String,
-    /// The spec that the state was built under, as canonical text.
+    /// The spec that the state is to be under, as canonical text.
     pub spec: String,
+    /// Those that it was under before, the first one first.
+    #[serde(default)]
+    pub earlier: Vec<String>,
 }
 
 /// What a pipeline's file says of it.
@@ -48,10 +52,8 @@ pub enum Found {
     /// The folder was empty.
     New,
     Same,
-    /// What the folder's state was built under; [`DataDir::identity`] still holds it.
-    OtherSpec {
-        old: String,
-    },
+    /// [`DataDir::identity`] still holds that one.
+    OtherSpec,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +100,7 @@ impl DataDir {
             Some(identity) => {
                 check(folder, &identity, wanted)?;
                 let same = identity.spec == wanted.spec;
-                let found = if same { Found::Same } else { Found::OtherSpec { old: identity.spec.clone() } };
+                let found = if same { Found::Same } else { Found::OtherSpec };
                 (identity, found)
             }
             None => (create_identity(folder, wanted)?, Found::New),
@@ -114,6 +116,15 @@ impl DataDir {
 
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// From now on the folder's state is to be under this spec: a further generation.
+    pub fn change_spec(&mut self, spec: &str) -> Result<(), DataDirError> {
+        let mut identity = Identity { format_version: FORMAT_VERSION, spec: spec.to_owned(), ..self.identity.clone() };
+        identity.earlier.push(self.identity.spec.clone());
+        write_identity(&self.folder, &identity)?;
+        self.identity = identity;
+        Ok(())
     }
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")
@@ -171,13 +182,18 @@ fn create_identity(folder: &Path, wanted: &Wanted<'_>) -> Result<Identity, DataD
         partitions: wanted.partitions,
         identity: format!("{:032x}", xxh3_128(unique.as_bytes())),
         spec: wanted.spec.to_owned(),
+        earlier: Vec::new(),
     };
+    write_identity(folder, &identity)?;
+    Ok(identity)
+}
+
+fn write_identity(folder: &Path, identity: &Identity) -> Result<(), DataDirError> {
     let path = folder.join(IDENTITY_FILE);
     let damaged = |error: serde_json::Error| Unsealed::Damaged(error.to_string());
-    let bytes =
-        sealed::seal(&identity).map_err(|e| DataDirError::Identity { path: path.clone(), cause: damaged(e) })?;
+    let bytes = sealed::seal(identity).map_err(|e| DataDirError::Identity { path: path.clone(), cause: damaged(e) })?;
     disk::replace(&path, &folder.join(IDENTITY_TEMPORARY), &bytes).map_err(DiskError::from)?;
-    Ok(identity)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -207,8 +223,13 @@ mod tests {
         let (dir, found) = open_dir(&folder, "spec 1").unwrap();
         assert_eq!((dir.identity(), found), (&identity, Found::Same));
         drop(dir);
+        let (mut dir, found) = open_dir(&folder, "spec 2").unwrap();
+        assert_eq!((found, dir.identity()), (Found::OtherSpec, &identity));
+        dir.change_spec("spec 2").unwrap();
+        drop(dir);
         let (dir, found) = open_dir(&folder, "spec 2").unwrap();
-        assert_eq!(found, Found::OtherSpec { old: "spec 1".to_owned() });
+        assert_eq!((found, dir.identity().earlier.as_slice()), (Found::Same, &["spec 1".to_owned()][..]));
+        assert_eq!(dir.identity().identity, identity.identity);
         drop(dir);
         let other = Wanted { name: "other", ..wanted("spec 1") };
         assert!(matches!(DataDir::open(&folder, &other).err(), Some(DataDirError::OtherPipeline { .. })));
@@ -219,6 +240,18 @@ mod tests {
         );
         let second = open_dir(&parent.path().join("second"), "spec 1").unwrap().0;
         assert_ne!(second.identity().identity, identity.identity);
+    }
+
+    #[test]
+    fn a_folder_of_format_1_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let content =
+            r#"{"formatVersion":1,"name":"shop","namespace":"default","partitions":4,"identity":"7f","spec":"spec 1"}"#;
+        let sum = xxhash_rust::xxh3::xxh3_64(content.as_bytes());
+        let sealed = format!("{{\"checksum\":\"{sum:016x}\",\"content\":{content}}}\n");
+        std::fs::write(folder.path().join(IDENTITY_FILE), sealed).unwrap();
+        let (dir, found) = open_dir(folder.path(), "spec 1").unwrap();
+        assert_eq!((found, dir.identity().identity.as_str(), dir.identity().earlier.len()), (Found::Same, "7f", 0));
     }
 
     #[test]

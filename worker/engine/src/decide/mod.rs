@@ -109,11 +109,13 @@ pub enum Reason {
     ModeDefault,
     /// Default content: a model of the policy drifted.
     FellBack,
+    /// Default content: whoever knows the user has not read up to a change of the pipeline yet.
+    NotReady,
 }
 
 impl Reason {
     pub fn is_default(self) -> bool {
-        matches!(self, Reason::NotLoggedIn | Reason::NoConsent | Reason::ModeDefault | Reason::FellBack)
+        !matches!(self, Reason::Personalized | Reason::NewUser | Reason::NotPersonal)
     }
 }
 
