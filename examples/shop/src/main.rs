@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -10,7 +11,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_crds::scalar::Span;
 use millrace_shop::{
-    bench::table::Row,
+    bench::{pipeline::PIPELINE, table::Row},
     drive::{Drive, DriveError, Stop, drive},
     expected::expected,
     world::{Scenario, Settings, World, settings::DAY_MICROS},
@@ -91,6 +92,9 @@ struct BenchArgs {
     /// Events a second of world time
     #[arg(long, default_value_t = Settings::default().events_per_second)]
     rate: f64,
+    /// Another pipeline than the demo's
+    #[arg(long)]
+    pipeline: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -179,6 +183,10 @@ fn stop_at_signal(stop: Stop) -> Result<(), DriveError> {
 
 fn bench(args: &BenchArgs) -> Result<(), String> {
     let scenarios = if args.scenario.is_empty() { Scenario::ALL.to_vec() } else { args.scenario.clone() };
+    let spec = match &args.pipeline {
+        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?,
+        None => PIPELINE.to_owned(),
+    };
     if args.output == Output::Text {
         println!("{}", Row::HEAD);
     }
@@ -188,7 +196,7 @@ fn bench(args: &BenchArgs) -> Result<(), String> {
             let (users, items, events_per_second) = (args.users, args.items, args.rate);
             let settings =
                 Settings { scenario, seed, users, items, events_per_second, drift_at_micros, ..Settings::default() };
-            let row = Row::of(settings, args.days)?;
+            let row = Row::of(settings, &spec, args.days)?;
             match args.output {
                 Output::Text => println!("{row}"),
                 Output::Json => println!("{}", serde_json::to_string(&row).map_err(|error| error.to_string())?),

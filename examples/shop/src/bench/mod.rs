@@ -2,4 +2,5 @@
 
 pub mod pipeline;
 pub mod run;
+mod source;
 pub mod table;

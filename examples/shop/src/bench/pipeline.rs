@@ -7,17 +7,16 @@ use std::sync::Arc;
 
 use millrace_crds::{Problems, Validated};
 use millrace_engine::{
-    catalog::{Catalog, CatalogItem, OwnedValue},
     control::{self, Control},
     decide::{Answer, DecideError, Decider, Request, World},
-    decode::{Decoded, Decoder, Place},
     event::{Seq, Time, Value},
+    example::Example,
     experiment::{ExperimentReport, Metric, Settings, VariantSums},
     frame::{
         Kind, Origin, Progress,
         outbox::{Handle, Outbox},
     },
-    ingest::{Ingest, Input, Position, partition_of},
+    ingest::partition_of,
     learn::{ServingModel, serving::ServingError},
     model::{ModelError, ModelTask},
     order::OrderError,
@@ -26,6 +25,7 @@ use millrace_engine::{
     profile::{Profile, View},
 };
 
+use super::source::Source;
 use crate::world::{Ask, catalog::sku};
 
 /// The pipeline of the demo.
@@ -36,7 +36,7 @@ pub const PIPELINE: &str = include_str!("../../pipeline.yaml");
 pub enum PipelineError {
     #[error("the shop's pipeline is wrong: {0}")]
     Spec(#[from] Problems),
-    #[error("the shop's pipeline has no source `{0}`")]
+    #[error("the shop's pipeline has no source `{0}` over HTTP")]
     Source(&'static str),
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -54,7 +54,7 @@ pub enum PipelineError {
 const READ_EVERY_MICROS: i64 = 10_000;
 /// How often serving copies are brought up to date.
 const PUBLISH_EVERY_MICROS: i64 = 500_000;
-const EPOCH: u64 = 1;
+pub const EPOCH: u64 = 1;
 const DRAIN: usize = 1 << 20;
 
 /// One partition of the events log, and who appends to it besides ingest.
@@ -70,12 +70,10 @@ pub struct Pipeline {
     spec: Validated,
     plan: Arc<Plan>,
     keys: Pseudonymizer,
-    decoder: Decoder,
-    decoded: Decoded,
-    ingest: Ingest,
+    of_shop: Source,
+    of_products: Source,
     /// Outputs: the events partitions, then dead letters.
     events: Outbox,
-    of_ingest: Handle,
     partitions: Vec<Partition>,
     /// Outputs: the models' logs, then dead letters.
     examples: Outbox,
@@ -83,56 +81,30 @@ pub struct Pipeline {
     learned: Vec<u64>,
     serving: Vec<ServingModel>,
     decider: Decider,
-    catalog: Catalog,
     read_due: Time,
     publish_due: Time,
     decisions: u64,
 }
 
 impl Pipeline {
-    /// `salt`: tells runs apart by who is in which variant.
-    pub fn new(salt: u64) -> Result<Self, PipelineError> {
-        let text = std::fs::read_to_string(std::env::var("PIPE").unwrap_or_default()).unwrap_or(PIPELINE.to_owned());
-        let mut text2 = String::new();
-        for line in text.lines() {
-            let a = |p: &str| {
-                format!(
-                    "attributes: {{item.category: \"{p}category\", item.brand: \"{p}brand\", item.priceBand: \"{p}priceBand\"}}"
-                )
-            };
-            let mut line = line.to_owned();
-            for (items, p) in [
-                ("items: \"shown[].sku\"", "shown[]."),
-                ("items: \"items[].sku\"", "items[]."),
-                ("items: sku", ""),
-                ("items: \"lines[].sku\"", "lines[]."),
-            ] {
-                line = line.replace(items, &format!("{items}, {}", a(p)));
-            }
-            text2.push_str(&line);
-            text2.push('\n');
-        }
-        let spec = millrace_crds::load(&text2)?;
+    /// `text`: of the pipeline. `salt`: tells runs apart by who is in which variant.
+    pub fn new(text: &str, salt: u64) -> Result<Self, PipelineError> {
+        let spec = millrace_crds::load(text)?;
         let plan = Arc::new(Plan::compile(spec.spec())?);
         let keys = Pseudonymizer::new(&Key::new("bench", (u128::from(salt) << 64 | 0x0d15_ea5e).to_le_bytes()));
-        let source =
-            spec.spec().sources.iter().position(|s| s.name == "events").ok_or(PipelineError::Source("events"))?;
-        let compile = || plan.ingest(spec.spec(), source, spec.max_skew(), &keys);
-        let (ingest, decoder) = compile()?;
-        let origin = Origin::of_source(source, 0);
-        let ingest = Ingest::new(ingest, origin, compile()?.1, Position::default());
         let count = plan.partitions as usize;
         let mut kinds = vec![Kind::Events; count];
         kinds.push(Kind::DeadLetters);
         let mut events = Outbox::new(1, &kinds);
-        let outputs: Vec<usize> = (0..=count).collect();
-        let of_ingest = events.register(origin, EPOCH, Seq::START, &outputs);
+        let mut open = |name| Source::open(name, &spec, &plan, &keys, &mut events);
+        let (of_shop, of_products) = (open("events")?, open("products")?);
+        let origins: Vec<Origin> = of_shop.origins().chain(of_products.origins()).collect();
         let mut kinds = vec![Kind::Examples; plan.models.len()];
         kinds.push(Kind::DeadLetters);
         let mut examples = Outbox::new(1, &kinds);
         let outputs: Vec<usize> = (0..=plan.models.len()).collect();
         let partition = |n: usize| Partition {
-            profile: Profile::new(plan.clone(), &[origin]),
+            profile: Profile::new(plan.clone(), &origins),
             examples: examples.register(Origin::of_profile(n as u32), EPOCH, Seq::START, &outputs),
             control: events.register(Origin::control(n as u32), EPOCH, Seq::START, &[n]),
             controls: 0,
@@ -144,78 +116,36 @@ impl Pipeline {
             learned: vec![0; plan.models.len()],
             serving: plan.serving_models(),
             decider: Decider::new(&plan),
-            decoded: Decoded::default(),
-            catalog: Catalog::default(),
             read_due: Time::MIN,
             publish_due: Time::MIN,
             decisions: 0,
             spec,
             plan,
             keys,
-            decoder,
-            ingest,
+            of_shop,
+            of_products,
             events,
-            of_ingest,
             examples,
         })
     }
 
     /// A record of the events source, as it was received.
     pub fn event(&mut self, record: &str, now: Time) -> Result<(), PipelineError> {
-        let row = self.ingest.position().offset + 1;
-        let record = self.enrich(record);
-        self.decoder.decode(record.as_bytes(), Place { partition: 0, row }, &mut self.decoded);
-        let input = Input::Decoded { received: now, decoded: &self.decoded };
-        self.ingest.read(input, row, Time::MAX, &mut self.events, &self.of_ingest);
+        self.of_shop.receive(record, now, &mut self.events);
         self.pass(now)
     }
 
-    /// A record of the products table.
-    pub fn product(&mut self, record: &str, _now: Time) -> Result<(), PipelineError> {
-        let v: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
-        let t = |f: &str| v[f].as_str().unwrap_or_default().to_owned();
-        let mut attributes: Vec<_> =
-            [("item.category", "category"), ("item.brand", "brand"), ("item.priceBand", "priceBand")]
-                .iter()
-                .filter_map(|(n, f)| Some((self.plan.names.attribute(n)?, OwnedValue::Text(t(f)))))
-                .collect();
-        attributes.sort_by_key(|a| a.0);
-        self.catalog.upsert(CatalogItem { id: t("sku"), attributes, available: v["inStock"] == true });
-        Ok(())
-    }
-    /// SCRATCH
-    fn enrich(&self, record: &str) -> String {
-        let mut out = String::new();
-        let mut parts = record.split("\"sku\":\"");
-        out.push_str(parts.next().unwrap_or_default());
-        for part in parts {
-            out.push_str("\"sku\":\"");
-            if part.len() < 7 {
-                out.push_str(part);
-                continue;
-            }
-            let (id, rest) = part.split_at(6);
-            out.push_str(id);
-            out.push('"');
-            if let Some(item) = self.catalog.get(id) {
-                for (n, f) in [("item.category", "category"), ("item.brand", "brand"), ("item.priceBand", "priceBand")]
-                {
-                    let a = self.plan.names.attribute(n);
-                    if let Some((_, OwnedValue::Text(t))) = item.attributes.iter().find(|(i, _)| Some(*i) == a) {
-                        out.push_str(&format!(",\"{f}\":\"{t}\""));
-                    }
-                }
-            }
-            out.push_str(&rest[1..]);
-        }
-        out
+    /// A record of the products table, as it was received.
+    pub fn product(&mut self, record: &str, now: Time) -> Result<(), PipelineError> {
+        self.of_products.receive(record, now, &mut self.events);
+        self.pass(now)
     }
 
     /// Time has passed: whoever is due takes in what is new.
     fn pass(&mut self, now: Time) -> Result<(), PipelineError> {
         if now >= self.read_due {
             self.read_due = now.plus(READ_EVERY_MICROS);
-            self.read()?;
+            self.read(|_, _, _| {})?;
         }
         if now >= self.publish_due {
             self.publish_due = now.plus(PUBLISH_EVERY_MICROS);
@@ -226,8 +156,9 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Everything that was appended goes its way to the models.
-    pub fn read(&mut self) -> Result<(), PipelineError> {
+    /// Everything that was appended goes its way to the models. `learned` gets the model's number, each example and what
+    /// was predicted of it.
+    pub fn read(&mut self, mut learned: impl FnMut(usize, &Example<'_>, f64)) -> Result<(), PipelineError> {
         for (n, partition) in self.partitions.iter_mut().enumerate() {
             let Some(frame) = self.events.cut(n) else { continue };
             partition.offset += 1;
@@ -240,7 +171,7 @@ impl Pipeline {
             let Some(frame) = self.examples.cut(n) else { continue };
             self.learned[n] += 1;
             model.accept(self.learned[n], &Arc::from(frame))?;
-            while !model.drain(DRAIN, |_, _| {})? {}
+            while !model.drain(DRAIN, |example, prediction| learned(n, example, prediction))? {}
         }
         self.examples.cut(self.models.len());
         Ok(())
@@ -270,8 +201,11 @@ impl Pipeline {
             decision: self.keys.decision_of(&id),
         };
         let partition = &mut self.partitions[at];
-        let view = user.map_or(View::CLOSED, |user| partition.profile.view(user));
-        let world = World { plan: &self.plan, catalog: Some(&self.catalog), models: &self.serving };
+        let (view, catalog) = match user {
+            Some(user) => partition.profile.view_and_catalog(user),
+            None => (View::CLOSED, partition.profile.catalog()),
+        };
+        let world = World { plan: &self.plan, catalog, models: &self.serving };
         let mut answer = self.decider.decide(&world, &request, &view)?;
         if let Some(decision) = answer.record.take() {
             partition.controls += 1;
@@ -303,10 +237,7 @@ impl Pipeline {
     pub fn models(&self) -> &[ModelTask] {
         &self.models
     }
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-    pub fn ingest(&self) -> &Ingest {
-        &self.ingest
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,10 @@ use crate::{
 
 /// What to run, and when to look.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub struct Setup<'a> {
     pub world: Settings,
+    /// Of the pipeline.
+    pub spec: &'a str,
     pub until: Micros,
     /// World time between two looks.
     pub look_every: Micros,
@@ -28,10 +30,10 @@ pub struct Look {
 }
 
 /// Runs it and looks again and again; the last look is at the end.
-pub fn run(setup: &Setup) -> Result<(Vec<Look>, Pipeline), PipelineError> {
+pub fn run(setup: &Setup<'_>) -> Result<(Vec<Look>, Pipeline), PipelineError> {
     let mut world = World::new(setup.world.clone());
     let seed = setup.world.seed;
-    let mut pipeline = Pipeline::new(seed)?;
+    let mut pipeline = Pipeline::new(setup.spec, seed)?;
     let (mut looks, mut next_look) = (Vec::new(), setup.look_every);
     while world.next_at() < setup.until {
         if world.next_at() >= next_look {

@@ -32,10 +32,10 @@ const LEAST_GAIN: f64 = 0.002;
 impl Row {
     /// # Errors
     /// What the pipeline refuses; said in words.
-    pub fn of(settings: Settings, days: f64) -> Result<Self, String> {
+    pub fn of(settings: Settings, spec: &str, days: f64) -> Result<Self, String> {
         let until = (days * DAY_MICROS as f64) as i64;
         let (scenario, seed) = (settings.scenario, settings.seed);
-        let setup = Setup { world: settings, until, look_every: (until / 60).max(1) };
+        let setup = Setup { world: settings, spec, until, look_every: (until / 60).max(1) };
         let (looks, _) = run(&setup).map_err(|error| error.to_string())?;
         let last = looks.last().ok_or("nothing was looked at")?;
         let earlier = looks.get(looks.len() * 2 / 3);
