@@ -12,7 +12,7 @@ use millrace_engine::{
     event::{Event, Pseudonym, Time},
     example::{Example, ExampleHead, write_example},
     feature::{Context, OwnedRow, mix},
-    learn::{ServingModel, Standing},
+    learn::ServingModel,
     names::Names,
     plan::Plan,
     profile::View,
@@ -104,7 +104,7 @@ fn train(plan: &Plan) -> (Vec<OwnedRow>, Vec<ServingModel>, Time) {
     }
     let mut copies = plan.serving_models();
     for (copy, model) in copies.iter_mut().zip(&mut models) {
-        copy.apply(&model.serving_delta(Standing::Trusted)).unwrap();
+        copy.apply(&model.serving_delta()).unwrap();
     }
     (rows, copies, now)
 }

@@ -2,7 +2,7 @@
 //!
 //!     bench_learn text [--predictions] < stream.tsv   FTRL from text, set up as Vowpal Wabbit is in e2e/peers/learners
 //!     bench_learn memory < stream.tsv                 FTRL alone, examples parsed before
-//!     bench_learn model < stream.tsv                  the whole model task: hashing, statistics, validation, leaks
+//!     bench_learn model [--drift] < stream.tsv        the whole model task: hashing, statistics, validation, leaks, drift
 //!
 //! `stream.tsv`: label (0 or 1), a tab, indices below 2^18 separated by spaces. Prints one JSON object; with
 //! `--predictions` a probability a line instead. CPU time is the kernel's of this thread (Linux).
@@ -33,7 +33,7 @@ fn main() -> Result<(), Failure> {
     match arguments.first().map(String::as_str) {
         Some("text") => text(predictions),
         Some("memory") => memory(),
-        Some("model") => model(),
+        Some("model") => model(arguments.iter().any(|a| a == "--drift")),
         _ => Err("bench_learn text|memory|model < stream.tsv".into()),
     }
 }
@@ -167,7 +167,7 @@ fn memory() -> Result<(), Failure> {
     Ok(())
 }
 
-fn model() -> Result<(), Failure> {
+fn model(is_watched: bool) -> Result<(), Failure> {
     let (mut entries, mut bytes, mut values, mut number) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
     let columns = (0..20).map(|n| Column { name: format!("column{n}") }).collect();
     let schema = Schema { columns };
@@ -199,7 +199,7 @@ fn model() -> Result<(), Failure> {
         "privacy": {"pseudonymKeys": {"active": "k"}, "user": {"rowNumber": true}, "consent": {"assumed": "synthetic"}},
         "sources": [],
         "outcomes": {"click": {"event": "click", "join": "item", "within": "1m"}},
-        "models": [{"name": "m", "outcome": "click", "features": features,
+        "models": [{"name": "m", "drift": is_watched.then(|| serde_json::json!({"answer": "alert"})), "outcome": "click", "features": features,
             "learner": {"ftrl": {"alpha": 0.2, "beta": 1, "l1": 0, "l2": 0, "bits": 18}}}],
     }))?;
     let spec: spec::PipelineSpec = spec;

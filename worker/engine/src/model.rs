@@ -13,11 +13,7 @@ use crate::{
     event::Time,
     example::Example,
     frame::{Kind, Origin, OriginState},
-    learn::{
-        Model, SchemaMismatch,
-        serving::{ServingDelta, Standing},
-        validation::Prediction,
-    },
+    learn::{Model, SchemaMismatch, drift::watch::Alarm, serving::ServingDelta, validation::Prediction},
     order::{Merge, OrderError, OwnRecord},
     plan::{ConfigureError, FIRST_GENERATION, Plan},
 };
@@ -97,7 +93,11 @@ impl ModelTask {
     }
     /// What serving copies do not know of the model yet.
     pub fn serving_delta(&mut self) -> ServingDelta {
-        self.model.serving_delta(Standing::Trusted)
+        self.model.serving_delta()
+    }
+    /// The alarms of drift since the last call.
+    pub fn take_alarms(&mut self) -> Vec<Alarm> {
+        self.model.take_alarms()
     }
     pub fn late(&self) -> u64 {
         self.late

@@ -67,6 +67,39 @@ impl Served {
         self.cells.fill([0.0; 2]);
     }
 
+    /// The same weights by the settings of another model, if there are as many.
+    pub fn take_over(&mut self, of: &Ftrl) -> bool {
+        (self.inverse_alpha, self.least_curvature, self.l1) = (of.inverse_alpha, of.least_curvature, of.l1);
+        self.cells.len() == of.cells.len()
+    }
+
+    /// All coordinates that are not zero, as [`Served::apply`] reads them.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_f64(self.scale);
+        let count_at = begin_count(out);
+        let mut count = 0;
+        for (number, cells) in self.cells.chunks(BLOCK).enumerate() {
+            let is_present = |cell: &[f32; 2]| *cell != [0.0; 2];
+            let present = cells.iter().enumerate().fold(0, |bits, (i, cell)| bits | u64::from(is_present(cell)) << i);
+            if present != 0 {
+                out.put_u32(number as u32);
+                out.put_u64(present);
+                for [z, root] in cells.iter().filter(|cell| is_present(cell)) {
+                    out.put_f32(*z);
+                    out.put_f32(*root);
+                }
+                count += 1;
+            }
+        }
+        end_count(out, count_at, count);
+    }
+
+    /// That nothing changed, as [`Served::apply`] reads it.
+    pub fn encode_nothing(&self, out: &mut Vec<u8>) {
+        out.put_f64(self.scale);
+        out.put_u32(0);
+    }
+
     /// Takes over what [`Ftrl::ship`] wrote.
     pub fn apply(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
         self.scale = read_scale(r)?;
@@ -85,6 +118,15 @@ impl Served {
         }
         Ok(())
     }
+}
+
+fn begin_count(out: &mut Vec<u8>) -> usize {
+    out.put_u32(0);
+    out.len() - 4
+}
+
+fn end_count(out: &mut [u8], at: usize, count: u32) {
+    out[at..at + 4].copy_from_slice(&count.to_le_bytes());
 }
 
 fn read_scale(r: &mut Reader<'_>) -> Result<f64, Corrupt> {
@@ -185,11 +227,35 @@ impl Ftrl {
             return;
         }
         self.scale /= MAX_SCALE;
+        self.change_all(|cell| Cell { z: cell.z / MAX_SCALE, root: cell.root / MAX_SCALE });
+    }
+
+    /// Cuts the evidence of every coordinate to a quarter (`n`, and `sqrt(n)` thus to half) and leaves the weights as they are:
+    /// with the curvature c, `|z|` becomes `l1 + (|z| - l1) c' / c`. So rates double, and what comes counts four times
+    /// as much beside what was. A coordinate whose weight is 0 keeps half of its `z`.
+    pub fn discount(&mut self) {
+        let (least_curvature, l1) = (self.least_curvature * self.scale, self.l1 * self.scale);
+        let inverse_alpha = self.inverse_alpha;
+        let discounted = |cell: &Cell| {
+            let (root, beyond) = (0.5 * cell.root, cell.z.abs() - l1);
+            let curvature = |root: f64| least_curvature + root * inverse_alpha;
+            let z = match beyond > 0.0 {
+                true => (l1 + beyond * (curvature(root) / curvature(cell.root))).copysign(cell.z),
+                false => 0.5 * cell.z,
+            };
+            // Without evidence there is nothing to keep.
+            if root > 0.0 { Cell { z, root } } else { Cell::default() }
+        };
+        self.change_all(discounted);
+    }
+
+    /// Changes every coordinate that has evidence.
+    fn change_all(&mut self, changed: impl Fn(&Cell) -> Cell) {
         let blocks = self.cells.chunks_mut(BLOCK).zip(&mut self.flags).zip(&mut self.unshipped);
         for ((cells, flags), unshipped) in blocks {
             for (i, cell) in cells.iter_mut().enumerate() {
                 if cell.root != 0.0 {
-                    *cell = Cell { z: cell.z / MAX_SCALE, root: cell.root / MAX_SCALE };
+                    *cell = changed(cell);
                     *flags = CHANGED | DIGEST_STALE;
                     *unshipped |= 1 << i;
                 }
@@ -220,9 +286,8 @@ impl Ftrl {
     /// number (u32), which of its coordinates are not zero (u64, lowest bit first), and their z and root.
     pub fn encode(&self, out: &mut Vec<u8>, changes_only: bool) {
         out.put_f64(self.scale);
-        let count_at = out.len();
-        out.put_u32(0);
-        let mut count = 0u32;
+        let count_at = begin_count(out);
+        let mut count = 0;
         for (number, (cells, flags)) in self.cells.chunks(BLOCK).zip(&self.flags).enumerate() {
             let wanted = if changes_only { flags & CHANGED != 0 } else { cells.iter().any(|c| c.root != 0.0) };
             if wanted {
@@ -231,7 +296,7 @@ impl Ftrl {
                 count += 1;
             }
         }
-        out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+        end_count(out, count_at, count);
     }
 
     pub fn mark_clean(&mut self) {
@@ -244,9 +309,8 @@ impl Ftrl {
     /// zero, as [`Served::apply`] reads them.
     pub fn ship(&self, out: &mut Vec<u8>, all: bool) {
         out.put_f64(self.scale);
-        let count_at = out.len();
-        out.put_u32(0);
-        let mut count = 0u32;
+        let count_at = begin_count(out);
+        let mut count = 0;
         for (number, (cells, unshipped)) in self.cells.chunks(BLOCK).zip(&self.unshipped).enumerate() {
             let wanted = if all { present(cells) } else { *unshipped };
             if wanted != 0 {
@@ -259,22 +323,27 @@ impl Ftrl {
                 count += 1;
             }
         }
-        out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+        end_count(out, count_at, count);
     }
 
     pub fn mark_shipped(&mut self) {
         self.unshipped.fill(0);
     }
 
+    /// A serving copy of the weights as they are.
+    pub fn served(&self) -> Served {
+        let single = |cell: &Cell| [single(cell.z), single(cell.root)];
+        self.serving_of(self.cells.iter().map(single).collect(), self.scale)
+    }
+
     /// A serving copy without any weight.
     pub fn serving(&self) -> Served {
-        Served {
-            inverse_alpha: self.inverse_alpha,
-            least_curvature: self.least_curvature,
-            l1: self.l1,
-            scale: 1.0,
-            cells: vec![[0.0; 2]; self.cells.len()],
-        }
+        self.serving_of(vec![[0.0; 2]; self.cells.len()], 1.0)
+    }
+
+    fn serving_of(&self, cells: Vec<[f32; 2]>, scale: f64) -> Served {
+        let Ftrl { inverse_alpha, least_curvature, l1, .. } = *self;
+        Served { inverse_alpha, least_curvature, l1, scale, cells }
     }
 
     /// Replaces the blocks that [`Ftrl::encode`] wrote.

@@ -191,6 +191,17 @@ impl<T: Kept> Items<T> {
         self.evict(keep_from);
     }
 
+    /// Changes what is kept of every item, as if each had been seen once more in the order in which they were last.
+    pub fn update_all(&mut self, change: impl Fn(&mut T)) {
+        let mut slot = self.oldest;
+        while let Some(row) = self.rows.get_mut(slot as usize) {
+            self.seen += 1;
+            row.seen = self.seen;
+            change(&mut row.kept);
+            slot = row.newer;
+        }
+    }
+
     /// Moves the item, which is made if need be, to the newest end.
     fn touch(&mut self, key: u64) -> u32 {
         self.seen += 1;

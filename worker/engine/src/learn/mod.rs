@@ -1,7 +1,7 @@
 //! The learning part of the model task: what happens to an example once it is its turn.
 //!
 //! Each example is read (`statistics`, as of its impression), hashed (`hashing`), predicted and scored (`validation`),
-//! watched for leaks (`leak`), and only then learned (`ftrl`, `statistics`). The log-odds of a prediction are those of the
+//! watched for leaks (`leak`) and for drift (`drift`), and only then learned (`ftrl`, `statistics`). The log-odds of a prediction are those of the
 //! running base rate before the example plus the learned weights, so a new model predicts the base rate and never .5.
 //! Instead of FTRL each item's clicks may be counted for itself (`beta`). What serving needs of it all goes in
 //! deltas to copies (`serving`).
@@ -21,6 +21,10 @@ use crate::{
     example::{Column, Example, ExampleHead, FeatureValue, Schema},
     learn::{
         beta::Beta,
+        drift::{
+            snapshot::Snapshot,
+            watch::{Alarm, DriftReport, Seen, Watch, WatchSettings},
+        },
         ftrl::{Entry, Ftrl},
         hashing::{Plan, Term},
         leak::LeakDetector,
@@ -90,6 +94,12 @@ pub struct ModelSummary {
     pub leaks: Vec<LeakWarning>,
     /// Items whose statistics are kept.
     pub items: usize,
+    pub frozen: bool,
+    /// What serves: the model, or what it fell back to.
+    pub standing: Standing,
+    /// None: it is not watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftReport>,
 }
 
 /// A model's whole state, and the plan by which it learns.
@@ -105,7 +115,8 @@ pub struct Model {
     layout: u64,
     /// Over all examples.
     base: BaseRate,
-    /// What predictions start from, where that is not `base`: with `halfLifeExamples`, or once an example was not learned.
+    /// What predictions start from, where that is not `base`: with `halfLifeExamples`, or once an example was not learned or
+    /// evidence was cut.
     intercept: Option<BaseRate>,
     statistics: Statistics,
     validation: Validation,
@@ -119,6 +130,8 @@ pub struct Model {
     variants: Option<Vec<String>>,
     /// Examples scored when the last serving delta was made; none: there was none.
     shipped: Option<u64>,
+    /// For drift, where the pipeline says what to do about it.
+    watch: Option<Box<Watch>>,
     scratch: Scratch,
 }
 
@@ -151,6 +164,7 @@ impl Model {
             Learner::Ftrl { .. } => model.learner.ftrl.half_life_examples,
             Learner::Beta(_) => None,
         };
+        let names = || served_schema.columns.iter().map(|column| column.name.clone()).collect();
         Ok(Self {
             columns: schema.columns.len(),
             schema: schema.id(),
@@ -159,7 +173,8 @@ impl Model {
             base: BaseRate::new(None),
             intercept: half_life.map(|half_life| BaseRate::new(Some(half_life))),
             validation: Validation::default(),
-            leaks: LeakDetector::new(served_schema.columns.iter().map(|column| column.name.clone()).collect()),
+            leaks: LeakDetector::new(names()),
+            watch: model.drift.as_ref().map(|drift| Box::new(Watch::new(WatchSettings::of(drift), names()))),
             contents: 0,
             learned: 0,
             frozen: model.frozen,
@@ -181,6 +196,13 @@ impl Model {
     pub fn item_statistic(&self, name: &str) -> Option<usize> {
         let mut own = self.served_schema.columns[self.columns..].iter().zip(self.statistics.per_item());
         own.position(|(column, per_item)| per_item && column.name == name)
+    }
+
+    /// Watched otherwise than its pipeline says.
+    #[cfg(test)]
+    fn watch_with(&mut self, settings: WatchSettings) {
+        let columns = self.served_schema.columns.iter().map(|column| column.name.clone()).collect();
+        self.watch = Some(Box::new(Watch::new(settings, columns)));
     }
 
     /// Examples that were scored.
@@ -205,6 +227,9 @@ impl Model {
         self.validation.score(&prediction, base_loss, head.label, head.placement, head.position);
         self.leaks.learn(head.impression, &self.scratch.values, head.label);
         let is_trained_on = self.variants.as_ref().is_none_or(|variants| is_of(head.variant, variants));
+        if is_trained_on {
+            self.watch(head, item, &prediction);
+        }
         if is_trained_on && !self.frozen {
             self.learn_from(head, item, prediction.probability);
         } else if self.intercept.is_none() {
@@ -216,6 +241,49 @@ impl Model {
         }
         self.contents = state::chain(self.contents, example, &mut self.scratch.bytes);
         Ok(prediction.probability)
+    }
+
+    /// Watches for drift, and does what is to be done about it.
+    fn watch(&mut self, head: &ExampleHead<'_>, item: u64, prediction: &Prediction) {
+        let Some(mut watch) = self.watch.take() else { return };
+        let previous = watch.previous().map(|previous| previous.predict(&self.scratch.entries, item));
+        let orders = watch.see(&Seen {
+            prediction,
+            label: head.label,
+            values: &self.scratch.values,
+            time: head.time,
+            is_frozen: self.frozen,
+            previous_loss: previous.map_or(0.0, |previous| previous.loss(head.label)),
+        });
+        if orders.discount {
+            self.discount();
+        }
+        if orders.other_weights {
+            self.shipped = None;
+        }
+        if orders.copy {
+            watch.keep(Snapshot::of(&self.learner, self.intercept().margin(), self.learned));
+        }
+        self.watch = Some(watch);
+    }
+
+    /// Cuts what was learned to a quarter of its evidence, so that what comes counts more.
+    fn discount(&mut self) {
+        match &mut self.learner {
+            Learner::Ftrl { weights, .. } => weights.discount(),
+            Learner::Beta(beta) => beta.discount(),
+        }
+        self.intercept.get_or_insert_with(|| self.base.clone()).discount();
+    }
+
+    /// What decisions are to make of it.
+    pub fn standing(&self) -> Standing {
+        self.watch.as_ref().map_or(Standing::Trusted, |watch| watch.standing())
+    }
+
+    /// The alarms of drift since the last call, or since the state was loaded.
+    pub fn take_alarms(&mut self) -> Vec<Alarm> {
+        self.watch.as_mut().map_or_else(Vec::new, |watch| watch.take_alarms())
     }
 
     fn learn_from(&mut self, head: &ExampleHead<'_>, item: u64, probability: f64) {
@@ -269,6 +337,9 @@ impl Model {
         ModelSummary {
             validation: self.validation.summary(),
             leaks: self.leaks.warnings(),
+            frozen: self.frozen,
+            standing: self.standing(),
+            drift: self.watch.as_ref().map(|watch| watch.report()),
             items: self.statistics.items()
                 + match &self.learner {
                     Learner::Ftrl { .. } => 0,

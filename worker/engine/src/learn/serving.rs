@@ -9,6 +9,8 @@
 //! learned u64, log-odds of the base rate f64, then the weights ([`Served::apply`]) or the items' counts, the statistics
 //! ([`Statistics::apply`]), and xxh3 u64 of all before.
 
+use serde::Serialize;
+
 use super::{
     Learner, Model,
     beta::{self, Beta},
@@ -30,7 +32,8 @@ const CHANGES: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
 
 /// What decisions are to make of a model, as its drift says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[repr(u8)]
 pub enum Standing {
     #[default]
@@ -39,6 +42,17 @@ pub enum Standing {
     FellBackToDefault = 1,
     /// The weights that it serves are those of before the drift.
     FellBackToPrevious = 2,
+}
+
+impl Standing {
+    pub fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        match r.u8("standing")? {
+            0 => Ok(Standing::Trusted),
+            1 => Ok(Standing::FellBackToDefault),
+            2 => Ok(Standing::FellBackToPrevious),
+            _ => Err(r.corrupt("standing")),
+        }
+    }
 }
 
 /// Why a delta is not applied.
@@ -89,12 +103,7 @@ impl ServingDelta {
             CHANGES => false,
             _ => return Err(r.corrupt("kind")),
         };
-        let standing = match r.u8("standing")? {
-            0 => Standing::Trusted,
-            1 => Standing::FellBackToDefault,
-            2 => Standing::FellBackToPrevious,
-            _ => return Err(r.corrupt("standing")),
-        };
+        let standing = Standing::read(&mut r)?;
         let (layout, from, to) = (r.u64("layout")?, r.u64("from")?, r.u64("to")?);
         let (learned, base_margin) = (r.u64("examples learned")?, r.f64("base rate")?);
         if from > to || learned > to || !base_margin.is_finite() {
@@ -116,12 +125,20 @@ impl ServingDelta {
 }
 
 impl Model {
-    /// Absolute values of all that changed since the last delta; the first one, also after loading a state, is full.
-    pub fn serving_delta(&mut self, standing: Standing) -> ServingDelta {
+    /// Absolute values of all that changed since the last delta; the first one, also after loading a state or when other
+    /// weights are to serve than before, is full.
+    pub fn serving_delta(&mut self) -> ServingDelta {
+        self.serving_delta_as(self.standing())
+    }
+
+    /// As what the model fell back to, if it did: `standing` says so to decisions.
+    pub(crate) fn serving_delta_as(&mut self, standing: Standing) -> ServingDelta {
         let is_full = self.shipped.is_none();
         let to = self.validation.examples();
-        let base_margin = self.intercept().margin();
-        let (layout, from, learned) = (self.layout, self.shipped.unwrap_or(0), self.learned);
+        let previous = self.watch.as_ref().and_then(|watch| watch.previous());
+        let base_margin = previous.map_or(self.intercept().margin(), |p| p.base_margin);
+        let learned = previous.map_or(self.learned, |p| p.learned);
+        let (layout, from) = (self.layout, self.shipped.unwrap_or(0));
         let head = Head { is_full, standing, layout, from, to, learned, base_margin };
         let mut bytes = Vec::new();
         bytes.put_u16(VERSION);
@@ -132,12 +149,13 @@ impl Model {
         }
         bytes.put_f64(base_margin);
         let rows = if is_full { Rows::All } else { Rows::Unshipped };
-        match &mut self.learner {
-            Learner::Ftrl { weights, .. } => {
+        match (previous, &mut self.learner) {
+            (Some(previous), _) => previous.ship(&mut bytes, is_full),
+            (None, Learner::Ftrl { weights, .. }) => {
                 weights.ship(&mut bytes, is_full);
                 weights.mark_shipped();
             }
-            Learner::Beta(beta) => {
+            (None, Learner::Beta(beta)) => {
                 beta.items.encode(&mut bytes, rows);
                 beta.items.mark_shipped();
             }

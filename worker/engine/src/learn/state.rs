@@ -1,11 +1,11 @@
 //! A model's state in bytes, whole or as what changed, and its digest.
 //!
-//! Version 2: version (u16), kind (u8: 0 whole, 1 changes), layout (u64), hash of the contents (u128), examples learned
+//! Version 3: version (u16), kind (u8: 0 whole, 1 changes), layout (u64), hash of the contents (u128), examples learned
 //! (u64), base rate, intercept (u8: 0 none, 1 follows), leak detector, validation, weights (FTRL) or counts (Beta-Bernoulli),
-//! statistics; all little-endian. Changes hold the absolute values of the weight blocks and items that changed, and the rest
+//! statistics, the watch for drift (its length u64, 0 without one); all little-endian. Changes hold the absolute values of the weight blocks and items that changed, and the rest
 //! whole. Nothing in it depends on where in the log the examples stood.
 //!
-//! Version 1 is read too: it has no examples learned, which were all, and an intercept exactly with `halfLifeExamples`.
+//! Versions 1 and 2 are read too: they have no watch, so it begins anew. Version 1 has no examples learned, which were all, and an intercept exactly with `halfLifeExamples`.
 
 use millrace_crds::spec;
 
@@ -15,7 +15,7 @@ use crate::{
     example::{Example, Schema},
 };
 
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const WHOLE: u8 = 0;
 const CHANGES: u8 = 1;
 
@@ -30,6 +30,9 @@ impl Model {
             Learner::Beta(beta) => beta.items.digest(),
         });
         self.statistics.digest(&mut bytes);
+        if let Some(watch) = &self.watch {
+            watch.encode(&mut bytes, false);
+        }
         xxhash_rust::xxh3::xxh3_128(&bytes)
     }
 
@@ -49,6 +52,9 @@ impl Model {
             Learner::Beta(beta) => beta.items.mark_clean(),
         }
         self.statistics.mark_clean();
+        if let Some(watch) = &mut self.watch {
+            watch.mark_clean();
+        }
     }
 
     /// Takes over a whole state. Only a freshly compiled model can; after an error it is to be compiled anew.
@@ -72,6 +78,13 @@ impl Model {
             Learner::Beta(beta) => beta.items.encode(out, rows),
         }
         self.statistics.encode(out, rows);
+        let length_at = out.len();
+        out.put_u64(0);
+        if let Some(watch) = &self.watch {
+            watch.encode(out, kind == CHANGES);
+            let length = (out.len() - length_at - 8) as u64;
+            out[length_at..length_at + 8].copy_from_slice(&length.to_le_bytes());
+        }
     }
 
     fn encode_small(&self, out: &mut Vec<u8>) {
@@ -90,7 +103,7 @@ impl Model {
         let mut r = Reader::new(bytes);
         let version = r.u16("version")?;
         if !(1..=VERSION).contains(&version) {
-            return Err(Corrupt { what: "version of the model's state (this engine reads versions 1 and 2)", at: 0 });
+            return Err(Corrupt { what: "version of the model's state (this engine reads versions 1 to 3)", at: 0 });
         }
         if r.u8("kind")? != kind {
             return Err(Corrupt { what: "kind of the model's state", at: 2 });
@@ -119,7 +132,19 @@ impl Model {
             Learner::Beta(beta) => beta.items.apply(&mut r, false)?,
         }
         self.statistics.apply(&mut r)?;
+        if version >= 3 {
+            self.apply_watch(&mut r)?;
+        }
         if r.is_empty() { Ok(()) } else { Err(r.corrupt("end of the model's state")) }
+    }
+
+    /// One that is not declared any more is passed over.
+    fn apply_watch(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let length = usize::try_from(r.u64("watch for drift")?).unwrap_or(usize::MAX);
+        let mut r = Reader::new(r.take(length, "watch for drift")?);
+        let Some(watch) = self.watch.as_mut().filter(|_| length > 0) else { return Ok(()) };
+        watch.apply(&mut r, &self.learner)?;
+        if r.is_empty() { Ok(()) } else { Err(r.corrupt("end of the watch for drift")) }
     }
 }
 

@@ -50,6 +50,11 @@ impl BaseRate {
         self.set(old.positives, old.negatives);
     }
 
+    /// Cuts the evidence to a quarter, so that what comes counts more.
+    pub fn discount(&mut self) {
+        self.set(0.25 * self.positives, 0.25 * self.negatives);
+    }
+
     /// Log-odds of the rate.
     pub fn margin(&self) -> f64 {
         self.ln_positives - self.ln_negatives

@@ -143,7 +143,7 @@ fn a_model_that_fell_back_gives_default_content_and_the_variant_stays() {
         };
         let values = vec![crate::example::FeatureValue::Missing; shop.plan.models[0].schema.columns.len()];
         model.learn(&crate::example::Example::read(&example(&head, &encoded(&values))).unwrap()).unwrap();
-        model.serving_delta(Standing::FellBackToDefault)
+        model.serving_delta_as(Standing::FellBackToDefault)
     };
     copy.apply(&delta).unwrap();
     let mut reasons = std::collections::BTreeSet::new();

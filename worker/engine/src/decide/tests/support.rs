@@ -182,7 +182,7 @@ impl Shop {
 
     pub fn serve(&mut self, standing: Standing) {
         for (model, copy) in self.trained.iter_mut().zip(&mut self.models) {
-            copy.apply(&model.serving_delta(standing)).unwrap();
+            copy.apply(&model.serving_delta_as(standing)).unwrap();
         }
     }
 

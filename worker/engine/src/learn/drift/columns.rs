@@ -140,6 +140,10 @@ impl Columns {
         bins > 1 && psi >= self.least_psi && chi_square_upper(psi / noise, bins as f64 - 1.0) < self.chance
     }
 
+    pub fn has_drifted(&self) -> bool {
+        self.columns.iter().any(|column| column.drifted)
+    }
+
     pub fn summary(&self) -> Vec<ColumnDrift> {
         let summary = |(name, column): (&String, &Column)| ColumnDrift {
             column: name.clone(),

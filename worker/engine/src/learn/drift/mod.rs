@@ -1,7 +1,8 @@
 //! Has the world changed? Detectors on a model's predictions and on its columns, with stated rates of false alarms.
 //!
 //! `predictions` bets against calibration and slope of what the model predicts; `columns` compares the distributions of
-//! its columns with those of its beginnings. Both see each example once, in order, after it was predicted.
+//! its columns with those of its beginnings. Both see each example once, in order, after it was predicted. What is done
+//! about an alarm is in `watch`.
 
 use serde::Serialize;
 
@@ -13,8 +14,10 @@ use crate::{
 
 mod columns;
 mod predictions;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 use columns::Columns;
 use predictions::Predictions;
@@ -57,17 +60,25 @@ impl Default for DriftSettings {
 /// What can drift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[repr(u8)]
 pub enum DriftKind {
     /// More happens than is predicted.
-    PredictsTooLow,
+    PredictsTooLow = 0,
     /// Less happens than is predicted.
-    PredictsTooHigh,
+    PredictsTooHigh = 1,
     /// What the model ranks high is not as much above the rest as predicted: it tells them apart less than it did.
-    TooSteep,
+    TooSteep = 2,
     /// What the model ranks high is even more above the rest than predicted.
-    TooFlat,
+    TooFlat = 3,
     /// A column's values are distributed otherwise.
-    Column,
+    Column = 4,
+}
+
+impl DriftKind {
+    fn of(number: u8) -> Option<Self> {
+        let all = [Self::PredictsTooLow, Self::PredictsTooHigh, Self::TooSteep, Self::TooFlat, Self::Column];
+        all.get(usize::from(number)).copied()
+    }
 }
 
 /// A drift that was just found.
@@ -141,6 +152,21 @@ impl Drift {
         self.predictions.learn(prediction, label, judged, self.examples, &mut alarms);
         self.columns.learn(values, self.examples, &mut alarms);
         alarms
+    }
+
+    /// Examples that were seen.
+    pub fn examples(&self) -> u64 {
+        self.examples
+    }
+
+    /// That predictions have drifted: the most of any detector, as a share of what raises an alarm.
+    pub fn evidence(&self) -> f64 {
+        self.predictions.evidence()
+    }
+
+    /// Has a column's last whole window drifted?
+    pub fn has_drifted_columns(&self) -> bool {
+        self.columns.has_drifted()
     }
 
     pub fn summary(&self) -> DriftSummary {

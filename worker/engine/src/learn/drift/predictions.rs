@@ -136,6 +136,11 @@ impl Predictions {
         }
     }
 
+    pub fn evidence(&self) -> f64 {
+        let most = self.detectors.iter().map(Detector::total).fold(0.0, f64::max);
+        most / self.threshold
+    }
+
     pub fn summary(&self) -> Vec<PredictionDrift> {
         let summary = |(kind, detector): (&DriftKind, &Detector)| PredictionDrift {
             kind: *kind,

@@ -1,5 +1,6 @@
 //! Tests of learning.
 
+mod drifts;
 mod fast_and_naive;
 mod leaks;
 mod models;

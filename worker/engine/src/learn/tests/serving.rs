@@ -100,7 +100,7 @@ fn copies_score_as_their_model(mut model: Model, columns: usize, seed: u64, cuts
     for length in cuts {
         let end = (at + length).min(rows.len());
         learn(&mut model, &schema, &rows[at..end]);
-        let delta = model.serving_delta(Standing::Trusted);
+        let delta = model.serving_delta();
         assert_eq!((delta.is_full(), delta.to()), (at == 0, end as u64));
         let is_newer = copy.seen() != Some(end as u64);
         assert_eq!(copy.apply(&ServingDelta::read(delta.bytes().to_vec()).unwrap()), Ok(is_newer));
@@ -136,7 +136,7 @@ proptest! {
     fn damaged_deltas_are_errors(at in any::<prop::sample::Index>(), bit in 0u8..8, cut: bool) {
         let (mut model, schema) = (ftrl(None), schema(&NAMES));
         learn(&mut model, &schema, &rows(3, 80));
-        let mut bytes = model.serving_delta(Standing::Trusted).bytes().to_vec();
+        let mut bytes = model.serving_delta().bytes().to_vec();
         let at = at.index(bytes.len());
         if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
         prop_assert!(ServingDelta::read(bytes).is_err());
@@ -153,11 +153,11 @@ fn forgetting_reaches_copies_beyond_the_change_of_unit() {
 fn deltas_hold_what_changed_and_only_fit_where_they_follow() {
     let (mut model, schema, rows) = (ftrl(None), schema(&NAMES), rows(8, 300));
     learn(&mut model, &schema, &rows[..280]);
-    let full = model.serving_delta(Standing::Trusted);
+    let full = model.serving_delta();
     learn(&mut model, &schema, &rows[280..281]);
-    let second = model.serving_delta(Standing::FellBackToDefault);
+    let second = model.serving_delta_as(Standing::FellBackToDefault);
     learn(&mut model, &schema, &rows[281..300]);
-    let third = model.serving_delta(Standing::Trusted);
+    let third = model.serving_delta();
     assert!(second.bytes().len() * 3 < full.bytes().len(), "{} {}", second.bytes().len(), full.bytes().len());
 
     let mut copy = model.serving(OF_ITEM);
@@ -177,7 +177,7 @@ fn deltas_hold_what_changed_and_only_fit_where_they_follow() {
     let (mut state, mut loaded) = (Vec::new(), ftrl(None));
     model.encode_all(&mut state);
     loaded.load_all(&state).unwrap();
-    let again = loaded.serving_delta(Standing::Trusted);
+    let again = loaded.serving_delta();
     assert!(again.is_full());
     assert_eq!(copy.apply(&again), Ok(false));
     let mut fresh = loaded.serving(OF_ITEM);
@@ -194,9 +194,9 @@ fn version_1_of_deltas_is_as_it_was() {
         let schema = schema(&NAMES[..columns]);
         let rows: Vec<Row> = rows(2026, 45).iter().map(|row| asked(row, columns)).collect();
         learn(&mut model, &schema, &rows[..40]);
-        let full = model.serving_delta(Standing::Trusted);
+        let full = model.serving_delta();
         learn(&mut model, &schema, &rows[40..]);
-        let changes = model.serving_delta(Standing::FellBackToPrevious);
+        let changes = model.serving_delta_as(Standing::FellBackToPrevious);
         let hex = |delta: &ServingDelta| delta.bytes().iter().map(|b| format!("{b:02x}")).collect::<String>();
         let written = format!("{}\n{}\n", hex(&full), hex(&changes));
         assert!(written == golden, "{columns} columns: deltas of version 1 are written otherwise");
@@ -210,7 +210,7 @@ fn trained_values_are_the_served_ones() {
     let rows = rows(21, 300);
     learn(&mut model, &profile, &rows[..250]);
     let mut copy = model.serving(OF_ITEM);
-    copy.apply(&model.serving_delta(Standing::Trusted)).unwrap();
+    copy.apply(&model.serving_delta()).unwrap();
     let served = model.served_schema().clone();
     assert_eq!((served.columns.len(), served.columns[4].name.as_str()), (7, "ctr"));
     let mut scoring = Scoring::default();
@@ -251,7 +251,7 @@ fn a_frozen_model_scores_and_counts_but_does_not_learn() {
     frozen.load_all(&state).unwrap();
     assert_eq!(frozen.digest(), live.digest());
     let mut copy = frozen.serving(OF_ITEM);
-    copy.apply(&frozen.serving_delta(Standing::Trusted)).unwrap();
+    copy.apply(&frozen.serving_delta()).unwrap();
     let values = |model: &mut Model, row: &Row| {
         let bytes = Row { values: [row.values.clone(), vec![Missing; 3]].concat(), ..row.clone() }
             .bytes(model.served_schema().id(), 0);
@@ -263,7 +263,7 @@ fn a_frozen_model_scores_and_counts_but_does_not_learn() {
     let summary = frozen.summary().validation.total;
     assert_eq!(summary.examples, 400);
     // Statistics went on, as the features of users do; the copy still follows.
-    copy.apply(&frozen.serving_delta(Standing::Trusted)).unwrap();
+    copy.apply(&frozen.serving_delta()).unwrap();
     assert_eq!((copy.version(), copy.seen()), (200, Some(400)));
     let (last, shown) = (&rows[399], frozen.item_statistic("shown").unwrap());
     assert!(copy.numbers(shown, Time(last.impression + DAY))(item_key(&last.item)).unwrap() > 0.0);
@@ -291,7 +291,7 @@ fn only_the_variants_trained_on_are_learned() {
     learn(&mut some, &profile, &rows);
     assert_eq!(some.summary().validation.total.examples, 300);
     let mut copy = some.serving(OF_ITEM);
-    copy.apply(&some.serving_delta(Standing::Trusted)).unwrap();
+    copy.apply(&some.serving_delta()).unwrap();
     assert_eq!(copy.version(), 150);
     // The same as a model that never met the others: weights, base rate and statistics.
     let mut alone = of(json!("a"));
@@ -331,7 +331,7 @@ fn beta_bernoulli_is_the_mean_of_each_items_counts() {
     learn(&mut forgetful, &profile, &[of("b", true)]);
     learn(&mut forgetful, &profile, &clicks(false));
     let mut copy = forgetful.serving([0]);
-    copy.apply(&forgetful.serving_delta(Standing::Trusted)).unwrap();
+    copy.apply(&forgetful.serving_delta()).unwrap();
     let belief = |item: &str| match copy.believe(&[], item_key(item), &mut Scoring::default()) {
         Belief::Beta(belief) => belief,
         Belief::LogOdds(_) => panic!("not a Beta"),
@@ -396,7 +396,7 @@ fn settings_and_features_that_beta_bernoulli_cannot_have() {
 fn what_is_left_of_a_delta_is_refused() {
     let mut model = ftrl(None);
     learn(&mut model, &schema(&NAMES), &rows(4, 60));
-    let delta = model.serving_delta(Standing::Trusted);
+    let delta = model.serving_delta();
     // A well-formed frame around a body that says otherwise.
     let mut body = delta.bytes()[..delta.bytes().len() - 8].to_vec();
     body.extend_from_slice(&[0; 3]);
