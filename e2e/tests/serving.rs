@@ -253,7 +253,11 @@ fn kill_9_in_the_middle_of_traffic_changes_nothing_that_is_kept() {
         let variants = all["experiments"][0]["variants"].as_array()?.clone();
         (variants.iter().filter_map(|v| v["users"].as_u64()).sum::<u64>() == 40).then_some(all)
     });
-    assert_eq!(experiment["experiments"][0]["name"], "launch");
+    let shown = shop.ask(&["experiment", "show", "launch"]).summary();
+    assert_eq!(shown["experiments"][0]["variants"], experiment["experiments"][0]["variants"]);
+    let ctr = &shown["experiments"][0]["metrics"][0]["variants"][0];
+    assert!(ctr["numerator"].as_f64() > Some(0.0) && ctr["denominator"].as_f64() > ctr["numerator"].as_f64(), "{ctr}");
+    shop.ask(&["experiment", "show", "lunch"]).refused(&["no experiment `lunch`", "launch"]);
     shop.stop();
     let replay = shop.command(&["replay"]).summary();
     assert_eq!(replay["equal"], true, "{replay}");

@@ -35,11 +35,13 @@ impl Progress {
         self.drawn.elapsed() >= if self.terminal { TERMINAL_EVERY } else { PLAIN_EVERY }
     }
 
-    pub fn draw(&mut self, totals: &Totals) {
+    /// `more`: lines that come last.
+    pub fn draw(&mut self, totals: &Totals, more: &[String]) {
         let seconds = self.drawn.elapsed().as_secs_f64().max(1e-3);
         let per_second = totals.read.saturating_sub(self.read_then) as f64 / seconds;
         (self.drawn, self.read_then) = (Instant::now(), totals.read);
-        let view = render(totals, per_second, self.started.elapsed());
+        let mut view = render(totals, per_second, self.started.elapsed());
+        view.extend(more.iter().map(|line| format!("       {line}")));
         let mut err = std::io::stderr().lock();
         let drawn = if self.terminal {
             let up = if self.lines > 0 { format!("\x1b[{}F\x1b[J", self.lines) } else { String::new() };

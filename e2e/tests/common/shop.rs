@@ -125,6 +125,13 @@ impl Shop {
         Running::start(process.args(["--output", "json"])).finish()
     }
 
+    /// A command that asks the running worker.
+    pub fn ask(&self, arguments: &[&str]) -> Ended {
+        let mut process = Command::new(binary());
+        process.args(arguments).arg("--address").arg(format!("http://{}", self.address()));
+        Running::start(process.args(["--output", "json"])).finish()
+    }
+
     /// Looks again and again until this gives something.
     pub fn until<T>(&mut self, what: &str, mut look: impl FnMut(&mut Client) -> Option<T>) -> T {
         let client = &mut self.client;

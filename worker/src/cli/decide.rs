@@ -1,15 +1,16 @@
 //! `millrace decide`.
 
-use std::{fmt::Write, path::PathBuf};
+use std::fmt::Write;
 
+use axum::http::Method;
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{CliError, Output, print};
-use crate::serve::{
-    api::{DecideAnswer, RankedItem},
-    client::Target,
+use super::{
+    CliError, Output, print,
+    server::{ServerArgs, shown},
 };
+use crate::serve::api::{DecideAnswer, RankedItem};
 
 #[derive(Args)]
 pub struct DecideArgs {
@@ -17,9 +18,6 @@ pub struct DecideArgs {
     user: Option<String>,
     #[arg(long)]
     placement: String,
-    /// Where a worker serves.
-    #[arg(long, default_value = "http://127.0.0.1:8080", env = "MILLRACE_ADDRESS", value_name = "URL")]
-    address: String,
     #[arg(long)]
     platform: Option<String>,
     #[arg(long)]
@@ -36,12 +34,8 @@ pub struct DecideArgs {
     /// Show what each item's score was made of. Needs the admin token.
     #[arg(long)]
     explain: bool,
-    /// File with the token of decisions, or with the admin token.
-    #[arg(long, env = "MILLRACE_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Certificates to trust, in PEM, for an https address: the server's own or its authority's.
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// `NAME=VALUE`
@@ -73,18 +67,9 @@ impl DecideArgs {
 
     /// Asks the server.
     pub fn ask(&self) -> Result<DecideAnswer, CliError> {
-        let target = Target::new(&self.address, self.token_file.as_deref(), self.ca_file.as_deref())?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| CliError::Other(format!("cannot start: {e}")))?;
-        let (status, body) = runtime.block_on(target.post("/v1/decisions", self.request().to_string().into_bytes()))?;
-        if status.is_success() {
-            let answer = serde_json::from_slice(&body);
-            return answer.map_err(|e| CliError::Other(format!("{}: the answer is not a decision: {e}", self.address)));
-        }
-        let problem: Map<String, Value> = serde_json::from_slice(&body).unwrap_or_default();
-        let text = |member: &str| shown(problem.get(member).and_then(Value::as_str).unwrap_or_default());
-        let answered = format!("{} answered {}", self.address, status.as_u16());
-        Err(CliError::Other(format!("{answered}: {}: {}", text("title"), text("detail"))))
+        let body = self.server.ask(Method::POST, "/v1/decisions", Some(&self.request()))?;
+        let not_one = |e| CliError::Other(format!("{}: the answer is not a decision: {e}", self.server.address));
+        serde_json::from_slice(&body).map_err(not_one)
     }
 }
 
@@ -131,9 +116,4 @@ fn line(text: &mut String, item: &RankedItem, width: usize) {
         let values: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let _ = write!(text, "\n     {}", shown(&format!("{model}: {}", values.join(", "))));
     }
-}
-
-/// What came over the network, without characters that steer a terminal.
-fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

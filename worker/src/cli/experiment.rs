@@ -2,11 +2,16 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use axum::http::Method;
 use clap::{Args, Subcommand, ValueEnum};
 use millrace_engine::experiment::{ExperimentReport, SampleRatio, Settings, report::VariantReport, sample_ratio};
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::{CliError, Output, print};
+use super::{
+    CliError, Output, print,
+    server::{ServerArgs, shown},
+};
 use crate::evaluate::{
     EvaluateError,
     counts::{self, CountedTest, CountsShape},
@@ -22,12 +27,13 @@ pub enum ExperimentCommand {
     Show(ShowArgs),
 }
 
-const SHOW_HELP: &str = "Three kinds of CSV files (plain or .gz), told apart by their columns:\n  \
+const SHOW_HELP: &str = "Without --file: the running experiments of a worker, as they stand.\n\nWith --file: three kinds of CSV files (plain or .gz), told apart by their columns:\n  \
 users   a row per user (or several, which are added up): user, variant and the columns that --metric names\n  \
 counts  a row per arm of a test: test, arm, impressions, clicks\n  \
 looks   cumulative figures at many looks: experiment_id, variant_id, metric_id, time_since_start, and count, mean and\n          \
 variance of control (_c) and treatment (_t)\n\n\
-Examples:\n  millrace experiment show --file users.csv --metric ctr=clicks/impressions --metric revenue=revenue --control old\n  \
+Examples:\n  millrace experiment show\n  millrace experiment show launch --address https://shop.example:8443 --ca-file ca.pem --token-file admin.txt\n  \
+millrace experiment show --file users.csv --metric ctr=clicks/impressions --metric revenue=revenue --control old\n  \
 millrace experiment show --file a=first.csv.gz --file b=second.csv.gz --each-row --metric ctr=click\n  \
 millrace experiment show --file packages.csv.gz --test clickability_test_id\n  \
 millrace experiment show --file experiments.csv.gz --output json\n\n\
@@ -36,8 +42,13 @@ look at a time fixed beforehand.";
 
 #[derive(Args)]
 pub struct ShowArgs {
-    /// The file; `VARIANT=FILE`, repeated, if each variant has its own.
-    #[arg(long, required = true, value_name = "[VARIANT=]FILE", value_parser = parse_file)]
+    /// Of a running worker: only this experiment.
+    #[arg(conflicts_with = "file")]
+    experiment: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Past data: the file; `VARIANT=FILE`, repeated, if each variant has its own.
+    #[arg(long, value_name = "[VARIANT=]FILE", value_parser = parse_file)]
     file: Vec<(Option<String>, PathBuf)>,
     /// The kind of file, if its columns do not tell.
     #[arg(long, value_enum)]
@@ -115,11 +126,57 @@ fn parse_share(text: &str) -> Result<f64, String> {
 
 pub fn experiment(command: &ExperimentCommand, output: Output) -> Result<(), CliError> {
     let ExperimentCommand::Show(args) = command;
+    if args.file.is_empty() {
+        return show_running(args, output);
+    }
     match args.format()? {
         Format::Users => show_users(args, output),
         Format::Counts => show_counts(args, output),
         Format::Looks => show_looks(args, output),
     }
+}
+
+/// What `/v1/experiments` answers.
+#[derive(Deserialize)]
+struct Running {
+    pipeline: String,
+    experiments: Vec<RunningExperiment>,
+}
+
+#[derive(Deserialize)]
+struct RunningExperiment {
+    name: String,
+    #[serde(flatten)]
+    report: ExperimentReport,
+}
+
+fn show_running(args: &ShowArgs, output: Output) -> Result<(), CliError> {
+    let body = args.server.ask(Method::GET, "/v1/experiments", None)?;
+    let not_it = |e| CliError::Other(format!("{}: the answer is not of experiments: {e}", args.server.address));
+    let mut answer: Value = serde_json::from_slice(&body).map_err(not_it)?;
+    let mut running: Running = serde_json::from_value(answer.clone()).map_err(not_it)?;
+    if let Some(wanted) = &args.experiment {
+        let known: Vec<&str> = running.experiments.iter().map(|e| e.name.as_str()).collect();
+        let Some(at) = known.iter().position(|name| name == wanted) else {
+            let known =
+                if known.is_empty() { "none is running".to_owned() } else { format!("there is {}", known.join(", ")) };
+            return Err(CliError::Other(format!("no experiment `{wanted}`: {}", shown(&known))));
+        };
+        running.experiments = vec![running.experiments.swap_remove(at)];
+        answer["experiments"] = json!([answer["experiments"][at]]);
+    }
+    if output == Output::Json {
+        print(answer.to_string());
+        return Ok(());
+    }
+    if running.experiments.is_empty() {
+        print(format!("{} has no experiment.", shown(&running.pipeline)));
+    }
+    for RunningExperiment { name, report } in &running.experiments {
+        print(format!("Experiment {} of {}", shown(name), shown(&running.pipeline)));
+        print_report(report);
+    }
+    Ok(())
 }
 
 impl ShowArgs {
@@ -194,18 +251,22 @@ fn show_users(args: &ShowArgs, output: Output) -> Result<(), CliError> {
 }
 
 /// An experiment, for people.
-pub fn print_report(report: &ExperimentReport) {
+fn print_report(report: &ExperimentReport) {
     if let Some(ratio) = &report.sample_ratio {
         print(format!("Users                   planned {}", verdict(ratio)));
         for (arm, share) in report.variants.iter().zip(&ratio.planned) {
-            print(format!("  {:<16} {:>10} {:>6.1} %", arm.name, arm.users, 100.0 * share));
+            print(format!("  {:<16} {:>10} {:>6.1} %", shown(&arm.name), arm.users, 100.0 * share));
         }
     }
     let kept = 100.0 * (1.0 - report.alpha);
     for metric in &report.metrics {
         print(format!(
-            "{:<18} {:>12}   lift over {} [{kept:.0} %, at any time]",
-            metric.metric, "value", report.control
+            "{:<18} {:>14} / {:<12} {:>12}   lift over {} [{kept:.0} %, at any time]",
+            shown(&metric.metric),
+            "sum",
+            "of",
+            "value",
+            shown(&report.control)
         ));
         let control = metric.variants.iter().find(|v| v.variant == report.control);
         for variant in &metric.variants {
@@ -216,14 +277,18 @@ pub fn print_report(report: &ExperimentReport) {
 
 fn variant_text(variant: &VariantReport, control: Option<&VariantReport>) -> String {
     let value = variant.value.map_or_else(|| "-".to_owned(), |v| format!("{v:.6}"));
-    let mut text = format!("  {:<16} {value:>12}", variant.variant);
+    // Money has cents, counts have none.
+    let sum = |x: f64| if x.fract() == 0.0 { format!("{x:.0}") } else { format!("{x:.2}") };
+    let (numerator, denominator) = (sum(variant.numerator), sum(variant.denominator));
+    let mut text = format!("  {:<16} {numerator:>14} / {denominator:<12} {value:>12}", shown(&variant.variant));
     if let Some(lift) = &variant.lift {
         let percent = |x: f64| format!("{:+.1} %", 100.0 * x);
         let found = if lift.excludes_zero { "a difference" } else { "none shown" };
         let (value, low, high) = (percent(lift.value), percent(lift.low), percent(lift.high));
         text += &format!("   {value} [{low}, {high}] {found}, p {}", p_text(lift.always_valid_p_value));
     }
-    let lacks: Vec<String> = variant.needs.iter().map(|need| format!("{} has {need}", variant.variant)).collect();
+    let lacks: Vec<String> =
+        variant.needs.iter().map(|need| format!("{} has {need}", shown(&variant.variant))).collect();
     if !lacks.is_empty() {
         text += &format!("   too little yet: {}", lacks.join("; "));
     } else if variant.lift.is_none() && control.is_some_and(|c| c.variant != variant.variant) {

@@ -7,6 +7,7 @@ mod inspect;
 mod ope;
 mod replay;
 mod run;
+mod server;
 mod validate;
 
 use std::{

@@ -10,6 +10,7 @@ use std::{
 
 use clap::Args;
 use millrace_crds::spec;
+use millrace_engine::experiment::ExperimentReport;
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,7 +27,7 @@ use crate::{
         status::{TaskStatus, Totals},
     },
     metrics,
-    overview::{Moment, Overview, experiments},
+    overview::{DecisionFigures, Moment, Overview, experiments},
     pipeline::Pipeline,
     progress::Progress,
     serve::{Prepared, PreparedPages, Server, Timeouts},
@@ -172,17 +173,35 @@ impl View {
         view
     }
 
+    fn judge(&self, totals: &Totals) -> BTreeMap<String, ExperimentReport> {
+        let judge = |experiment: &spec::Experiment| {
+            let sums = totals.experiments.get(&experiment.name)?;
+            Some((experiment.name.clone(), experiments::judge(experiment, sums)))
+        };
+        self.experiments.iter().filter_map(judge).collect()
+    }
+
+    fn draw(&mut self, tasks: &[TaskStatus]) {
+        let totals = Totals::of(tasks);
+        let mut lines = Vec::new();
+        let decisions = Figures::of_all(&self.serving.asked().figures);
+        if decisions.count > 0 {
+            let DecisionFigures { count, p50_micros, p99_micros } = decisions;
+            lines.push(format!("decisions {count}, half within {p50_micros:.0} us, 99 % within {p99_micros:.0} us"));
+        }
+        let reports = self.judge(&totals);
+        lines.extend(reports.iter().flat_map(|(name, report)| experiments::lines(name, report)));
+        self.progress.draw(&totals, &lines);
+    }
+
     /// Once a second: what the page shows.
     fn sample(&mut self, tasks: &[TaskStatus]) {
-        let sums = Totals::of(tasks).experiments;
-        let report = |experiment: &spec::Experiment| {
-            let report = experiments::judge(experiment, sums.get(&experiment.name)?);
-            Some((experiment.name.clone(), experiments::to_json(&experiment.name, &report)))
-        };
-        let experiments: BTreeMap<String, Value> = self.experiments.iter().filter_map(report).collect();
+        let reports = self.judge(&Totals::of(tasks));
+        let full = reports.iter().map(|(name, report)| experiments::full_json(name, report)).collect::<Vec<_>>();
+        let judged = json!({"formatVersion": 1, "pipeline": self.pipeline, "experiments": full});
+        let of_page = |(name, report): (&String, &ExperimentReport)| (name.clone(), experiments::to_json(name, report));
+        let experiments: BTreeMap<String, Value> = reports.iter().map(of_page).collect();
         let decisions = Figures::of_all(&self.serving.asked().figures);
-        let judged = json!({"formatVersion": 1, "pipeline": self.pipeline,
-            "experiments": experiments.values().collect::<Vec<_>>()});
         let moment = Moment { tasks, decisions, experiments, serving: BTreeMap::new() };
         let status = self.overview.sample(&moment);
         self.serving.show(Shown { status, experiments: judged });
@@ -215,12 +234,12 @@ async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) ->
             view.sample(&host.statuses());
         }
         if !quiet && view.progress.is_due() {
-            view.progress.draw(&Totals::of(&host.statuses()));
+            view.draw(&host.statuses());
         }
     }
     view.shared.update(host.statuses(), false);
     if !quiet {
-        view.progress.draw(&Totals::of(&host.statuses()));
+        view.draw(&host.statuses());
     }
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! A running experiment, judged, as the page and `/v1/experiments` show it.
 
 use millrace_crds::spec;
-use millrace_engine::experiment::{ExperimentReport, Metric, VariantSums, report::VariantReport};
+use millrace_engine::experiment::{
+    ExperimentReport, Metric, VariantSums,
+    report::{MetricReport, VariantReport},
+};
 use serde_json::{Value, json};
 
 use crate::host::status::SumsOfVariants;
@@ -61,6 +64,8 @@ pub fn to_json(name: &str, report: &ExperimentReport) -> Value {
 fn metric_json(variant: &VariantReport) -> Value {
     let mut json = json!({
         "value": variant.value,
+        "numerator": variant.numerator,
+        "denominator": variant.denominator,
         "standardError": variant.standard_error,
         "ready": variant.needs.is_empty(),
         "needs": variant.needs.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -75,36 +80,33 @@ fn metric_json(variant: &VariantReport) -> Value {
     json
 }
 
-/// The judgement in lines of text: for the terminal, `experiment show` and the summary.
+/// What `/v1/experiments` says of it.
+pub fn full_json(name: &str, report: &ExperimentReport) -> Value {
+    let mut json = json!(report);
+    json["name"] = json!(name);
+    json
+}
+
+/// The judgement in a line for each metric, for the terminal.
 pub fn lines(name: &str, report: &ExperimentReport) -> Vec<String> {
-    let mut lines = Vec::new();
-    for metric in &report.metrics {
-        for variant in &metric.variants {
-            let value = variant.value.map_or("-".into(), |value| format!("{value:.5}"));
-            let verdict = match (&variant.lift, variant.needs.is_empty()) {
-                _ if variant.variant == report.control => "control".into(),
-                (Some(lift), _) => {
-                    let says = if lift.excludes_zero { "differs" } else { "may be none" };
-                    let [lift, low, high] = [lift.value, lift.low, lift.high].map(|x| 100.0 * x);
-                    format!("lift {lift:+.1} % ({low:+.1} .. {high:+.1}): {says}")
-                }
-                (None, false) => format!("too early: {}", needs(variant)),
-                (None, true) => "too early: control lacks data".into(),
-            };
-            lines.push(format!(
-                "experiment {name}: {} {} {value}, {} users, {verdict}",
-                metric.metric, variant.variant, variant.users
-            ));
+    let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.5}"));
+    let of_variant = |variant: &VariantReport| match (&variant.lift, variant.variant == report.control) {
+        (_, true) => format!("{} {}", variant.variant, number(variant.value)),
+        (Some(lift), _) => {
+            let [lift, low, high] = [lift.value, lift.low, lift.high].map(|x| 100.0 * x);
+            format!("{} {lift:+.1} % ({low:+.1} .. {high:+.1})", variant.variant)
         }
-    }
+        (None, _) => format!("{} {} (too early)", variant.variant, number(variant.value)),
+    };
+    let of_metric = |metric: &MetricReport| {
+        let variants: Vec<String> = metric.variants.iter().map(of_variant).collect();
+        format!("experiment {name} {}: {}", metric.metric, variants.join("; "))
+    };
+    let mut lines: Vec<String> = report.metrics.iter().map(of_metric).collect();
     if report.sample_ratio.as_ref().is_some_and(|ratio| ratio.alarm) {
         lines.push(format!(
             "experiment {name}: the variants' numbers of users are not as planned: do not trust its lifts before you know why"
         ));
     }
     lines
-}
-
-fn needs(variant: &VariantReport) -> String {
-    variant.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

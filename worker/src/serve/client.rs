@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
-    http::{Request, StatusCode, Uri, header},
+    http::{Method, Request, StatusCode, Uri, header},
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -74,50 +74,61 @@ impl Target {
     }
 
     /// The answer's status and body.
-    pub async fn post(&self, path: &str, json: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
-        let asked = timeout(TIMEOUT, self.connect_and_post(path, json)).await;
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        json: Option<Vec<u8>>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.authority());
+        if json.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(Bytes::from(json.unwrap_or_default())));
+        let request = request.map_err(|cause| self.broken(&cause))?;
+        let asked = timeout(TIMEOUT, self.connect_and_send(request)).await;
         asked.map_err(|_| ClientError::Timeout(self.address.to_string()))?
     }
 
-    async fn connect_and_post(&self, path: &str, json: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
+    fn authority(&self) -> &str {
+        self.address.authority().map_or("", |authority| authority.as_str())
+    }
+
+    fn broken(&self, cause: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Broken { address: self.address.to_string(), cause: cause.to_string() }
+    }
+
+    async fn connect_and_send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
         let unreached = |cause| ClientError::Connect { address: self.address.to_string(), cause };
         let host = self.address.host().unwrap_or_default().trim_matches(['[', ']']);
         let usual = if self.tls.is_some() { 443 } else { 80 };
         let port = self.address.port_u16().unwrap_or(usual);
         let stream = TcpStream::connect((host, port)).await.map_err(unreached)?;
         match &self.tls {
-            None => self.exchange(stream, path, json).await,
+            None => self.exchange(stream, request).await,
             Some(config) => {
                 let name = ServerName::try_from(host.to_owned());
                 let name = name.map_err(|_| ClientError::Address(self.address.to_string()))?;
                 let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(unreached)?;
-                self.exchange(stream, path, json).await
+                self.exchange(stream, request).await
             }
         }
     }
 
-    async fn exchange<S>(&self, stream: S, path: &str, json: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError>
+    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let broken = |cause: &dyn std::fmt::Display| ClientError::Broken {
-            address: self.address.to_string(),
-            cause: cause.to_string(),
-        };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
-        let authority = self.address.authority().map_or("", |authority| authority.as_str());
-        let mut request = Request::post(path).header(header::HOST, authority);
-        request = request.header(header::CONTENT_TYPE, "application/json");
-        if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
-        let request = request.body(Full::new(Bytes::from(json))).map_err(|e| broken(&e))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
         // With its sender the connection ends.
         let exchange = async move {
-            let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+            let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            Ok((status, body.map_err(|e| broken(&e))?.to_bytes()))
+            Ok((status, body.map_err(|e| self.broken(&e))?.to_bytes()))
         };
         let (answer, _) = tokio::join!(exchange, connection);
         answer

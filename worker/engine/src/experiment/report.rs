@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Settings, ratio::RatioSums, sample_ratio::SampleRatio, sequence::NormalMixture, sums::VariantSums};
 use crate::distributions::normal_two_sided;
@@ -37,7 +37,7 @@ impl Metric {
 }
 
 /// A variant and how many users were to be and are in it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Arm {
     pub name: String,
@@ -47,7 +47,7 @@ pub struct Arm {
 }
 
 /// What a variant lacks before its lift can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Need {
     /// Users in the variant.
@@ -72,7 +72,7 @@ impl fmt::Display for Need {
 }
 
 /// A variant's value relative to control's, minus 1, with an interval that holds however often it is looked at.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lift {
     pub value: f64,
@@ -83,7 +83,7 @@ pub struct Lift {
 }
 
 /// Welch's test of the difference. Valid for one look, at a time fixed beforehand.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FixedHorizon {
     pub z: f64,
@@ -91,11 +91,15 @@ pub struct FixedHorizon {
 }
 
 /// One metric of one variant.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VariantReport {
     pub variant: String,
     pub users: u64,
+    /// What is counted, and per what: clicks and impressions, say; for a metric per user, users.
+    pub numerator: f64,
+    pub denominator: f64,
+    /// `numerator / denominator`.
     pub value: Option<f64>,
     pub standard_error: Option<f64>,
     /// Against control; none for control, and as long as `needs` of either is not empty.
@@ -105,7 +109,7 @@ pub struct VariantReport {
     pub needs: Vec<Need>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricReport {
     pub metric: String,
@@ -113,7 +117,7 @@ pub struct MetricReport {
 }
 
 /// An experiment as it stands.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExperimentReport {
     /// Chance that an interval ever misses what it should cover.
@@ -161,6 +165,8 @@ fn variants(settings: &Settings, arms: &[Arm], control: usize, sums: &[RatioSums
         VariantReport {
             variant: arm.name.clone(),
             users: own.users,
+            numerator: own.x,
+            denominator: own.y,
             value: own.value(),
             standard_error: own.variance().map(f64::sqrt),
             lift: against.and_then(|control| lift(settings, control, own)),

@@ -1,7 +1,7 @@
 //! Are there as many users in each variant as planned? If not, who is missing is seldom missing by chance, and no lift
 //! can be believed: Fabijan et al., "Diagnosing Sample Ratio Mismatch in Online Controlled Experiments", KDD 2019.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::distributions::chi_square_upper;
 
@@ -12,7 +12,7 @@ pub const ALARM: f64 = 0.001;
 const CONCENTRATION: f64 = 1_000.0;
 
 /// Users found and planned, and how well they agree.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SampleRatio {
     pub users: Vec<u64>,
