@@ -1,7 +1,8 @@
 #!/bin/sh
 # The simulated shop, live: a worker with its page, and shoppers who talk to it over HTTP.
 #   RATE events a second, USERS, ITEMS, SEED, SCENARIO (taste, homogeneous, drift, cold, position), FOR (2m; absent: until
-#   Ctrl-C), OUTPUT (text, json), ADDRESS, DATA (a folder that is emptied first).
+#   Ctrl-C), PROBES (a second, of how fresh decisions are),
+#   OUTPUT (text, json), ADDRESS, DATA (a folder that is emptied first).
 set -eu
 BIN=${BIN:?the folder of the binaries}
 ADDRESS=${ADDRESS:-127.0.0.1:8080}
@@ -18,4 +19,4 @@ trap 'exit 130' INT TERM
 echo "The shop is open: http://$ADDRESS/" >&2
 "$BIN/shop" drive --address "$ADDRESS" \
   ${RATE:+--rate "$RATE"} ${USERS:+--users "$USERS"} ${ITEMS:+--items "$ITEMS"} ${SEED:+--seed "$SEED"} \
-  ${SCENARIO:+--scenario "$SCENARIO"} ${FOR:+--for "$FOR"} --output "${OUTPUT:-text}"
+  ${SCENARIO:+--scenario "$SCENARIO"} ${FOR:+--for "$FOR"} ${PROBES:+--probes "$PROBES"} --output "${OUTPUT:-text}"

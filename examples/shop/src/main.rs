@@ -70,6 +70,9 @@ struct DriveArgs {
     /// How long to wait for the worker to serve
     #[arg(long, default_value = "30s")]
     patience: Span,
+    /// Measure freshness with so many probes a second: shoppers of their own, who count in the experiment
+    #[arg(long)]
+    probes: Option<f64>,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -156,6 +159,7 @@ fn run_drive(args: &DriveArgs) -> Result<String, DriveError> {
         },
         duration: args.duration.map(duration),
         patience: duration(args.patience),
+        probes_per_second: args.probes.filter(|rate| *rate > 0.0),
     };
     let stop = Stop::default();
     stop_at_signal(stop.clone())?;

@@ -5,6 +5,7 @@
 
 pub mod asker;
 pub mod http;
+pub mod probe;
 pub mod report;
 pub mod sender;
 
@@ -61,6 +62,8 @@ pub struct Drive {
     pub duration: Option<Duration>,
     /// How long it may take until the worker serves.
     pub patience: Duration,
+    /// Probes of freshness a second; none: there are none.
+    pub probes_per_second: Option<f64>,
 }
 
 const ASKERS: usize = 4;
@@ -87,6 +90,12 @@ pub fn drive(drive: &Drive, stop: &Stop) -> Result<Report, DriveError> {
         askers.push(spawn(&format!("asker-{n}"), move || asker::run(address, &waiting, &tell))?);
         asks.push(ask);
     }
+    let prober = drive.probes_per_second.map(|rate| {
+        let (address, closed) = (drive.address, Stop::default());
+        let told = closed.clone();
+        Ok::<_, DriveError>((closed, spawn("prober", move || probe::run(address, rate, &told))?))
+    });
+    let prober = prober.transpose()?;
     let until = drive.duration.map_or(Micros::MAX, |d| Micros::try_from(d.as_micros()).unwrap_or(Micros::MAX));
     let mut shop = Shop {
         world: World::new(drive.settings.clone()),
@@ -99,6 +108,10 @@ pub fn drive(drive: &Drive, stop: &Stop) -> Result<Report, DriveError> {
         asked: Asked::default(),
     };
     shop.run(until, stop);
+    let probed = prober.map(|(closed, prober)| {
+        closed.set();
+        prober.join().map_err(|_| DriveError::Thread)
+    });
     let Shop { world, stood, records, asks, asked, outcomes, _tell, .. } = shop;
     drop((records, asks, outcomes, _tell));
     for asker in askers {
@@ -110,6 +123,7 @@ pub fn drive(drive: &Drive, stop: &Stop) -> Result<Report, DriveError> {
     report.seconds = world.now() as f64 / SECOND as f64;
     report.postponed_seconds = stood.as_secs_f64();
     report.visits = world.visits();
+    report.freshness = probed.transpose()?;
     Ok(report)
 }
 

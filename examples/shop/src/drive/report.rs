@@ -48,6 +48,26 @@ pub struct Latency {
     pub max_ms: f64,
 }
 
+/// From an event that was accepted to the first decision that knows of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Freshness {
+    pub probes: u64,
+    /// Probes without an end.
+    pub lost: u64,
+    pub latency: Latency,
+}
+
+/// Sorts them.
+pub fn quantiles(micros: &mut [u32]) -> Latency {
+    micros.sort_unstable();
+    let at = |share: f64| {
+        let index = (share * micros.len().saturating_sub(1) as f64).round() as usize;
+        micros.get(index).map_or(0.0, |micros| f64::from(*micros) / 1e3)
+    };
+    Latency { p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }
+}
+
 impl Asked {
     pub fn answer(&mut self, reason: &str, took: Duration) {
         self.answered += 1;
@@ -58,12 +78,7 @@ impl Asked {
         *self.errors.entry(error).or_default() += 1;
     }
     fn finish(&mut self) {
-        self.micros.sort_unstable();
-        let at = |share: f64| {
-            let index = (share * self.micros.len().saturating_sub(1) as f64).round() as usize;
-            self.micros.get(index).map_or(0.0, |micros| f64::from(*micros) / 1e3)
-        };
-        self.latency = Latency { p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) };
+        self.latency = quantiles(&mut self.micros);
     }
 }
 
@@ -92,6 +107,8 @@ pub struct Report {
     pub visits: u64,
     pub events: Sent,
     pub decisions: Asked,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<Freshness>,
     pub variants: BTreeMap<String, VariantReport>,
 }
 
@@ -115,6 +132,7 @@ impl Report {
             visits: 0,
             events,
             decisions,
+            freshness: None,
             variants,
         }
     }
@@ -145,6 +163,12 @@ impl fmt::Display for Report {
             "decisions  {} asked, {} answered in {p50_ms:.2} ms (p99 {p99_ms:.2}, max {max_ms:.1})",
             d.asked, d.answered
         )?;
+        if let Some(Freshness { probes, lost, latency: Latency { p50_ms, p99_ms, max_ms } }) = self.freshness {
+            writeln!(
+                f,
+                "freshness  {probes} views known to the next decision {p50_ms:.2} ms after they were accepted (p99 {p99_ms:.2}, max {max_ms:.1}); {lost} lost"
+            )?;
+        }
         for (what, counts) in [("rejected", &e.rejected), ("events", &e.errors), ("decisions", &d.errors)] {
             for (kind, count) in counts {
                 writeln!(f, "  {what}: {kind}: {count}")?;

@@ -104,7 +104,9 @@ fn a_worker_that_breaks_down_now_and_then_gets_everything_in_the_end() {
     let serving = door.clone();
     thread::spawn(move || serve(listener, serving));
     let (duration, patience) = (Some(Duration::from_millis(2_500)), Duration::from_secs(30));
-    let report = drive(&Drive { address, settings: settings(), duration, patience }, &Stop::default()).unwrap();
+    let report =
+        drive(&Drive { address, settings: settings(), duration, patience, probes_per_second: None }, &Stop::default())
+            .unwrap();
     let door = door.lock().unwrap();
     let (events, asked) = (&report.events, &report.decisions);
     assert!(events.events > 200 && events.products >= 20, "{events:?}");
@@ -127,7 +129,8 @@ fn without_a_worker_it_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let plan = Drive { address, settings: settings(), duration: None, patience: Duration::ZERO };
+    let plan =
+        Drive { address, settings: settings(), duration: None, patience: Duration::ZERO, probes_per_second: None };
     let error = drive(&plan, &Stop::default()).unwrap_err().to_string();
     assert!(error.contains("no worker serves at 127.0.0.1") && error.contains("millrace run"), "{error}");
 }
