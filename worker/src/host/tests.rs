@@ -14,7 +14,10 @@ use crate::{
     configuration::Configuration,
     log::{Log, memory::MemoryLog},
     pipeline::Pipeline,
-    source::{http::Posted, partitions::Registry},
+    source::{
+        http::Posted,
+        partitions::{Partition, Registry},
+    },
     store::{checkpoint::Claimant, memory::MemoryStore},
 };
 
@@ -77,14 +80,23 @@ impl World {
     }
 
     fn post(&self, records: &[String], received: Time) {
+        self.post_to("shop", records, received);
+    }
+
+    fn post_to(&self, source: &str, records: &[String], received: Time) {
         let (posted, thread) = Posted::start(&self.pipeline, self.log.clone(), Arc::new(|| ()), || ()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for request in records.chunks(7) {
-            let batch = posted.decode(0, request, received);
+            let batch = posted.decode(posted.find(Some(source)).unwrap(), request, received);
             runtime.block_on(posted.append(batch)).unwrap();
         }
         drop(posted);
         thread.join().unwrap();
+    }
+
+    fn partitions(&mut self) -> Vec<Vec<Partition>> {
+        let sources = self.pipeline.spec().sources.iter().zip(&self.pipeline.locations);
+        sources.map(|(s, at)| self.registry.resolve(&s.name, at).unwrap()).collect()
     }
 
     /// Begins to read everything to its end, in an order that depends on `seed`.
@@ -92,8 +104,7 @@ impl World {
         let read_order = Some(seed);
         let config = HostConfig { threads: 2, frame_bytes: 512, max_rate, until_end: true, read_order };
         let claimant = Claimant { pipeline: "t".into(), owner: "o".into(), engine_version: 1 };
-        let sources = self.pipeline.spec().sources.iter().zip(&self.pipeline.locations);
-        let partitions: Vec<_> = sources.map(|(s, at)| self.registry.resolve(&s.name, at).unwrap()).collect();
+        let partitions = self.partitions();
         let (log, store) = (self.log.clone(), self.store.clone());
         let configuration = Configuration::first_of(&self.pipeline);
         Host::start(&self.pipeline, &configuration, &partitions, log, store, &claimant, &config).unwrap()
@@ -180,3 +191,5 @@ fn a_topic_is_read_on_where_it_was_left() {
     parts.run_until(300, 9);
     assert_eq!(parts.run(10), whole.run(11));
 }
+
+mod tables;

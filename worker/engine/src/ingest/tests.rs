@@ -2,6 +2,7 @@ use millrace_crds::load;
 
 use super::*;
 use crate::{
+    catalog::ItemRecord,
     decode::record,
     event::Event,
     frame::{Frame, Kind},
@@ -251,4 +252,73 @@ fn a_restart_judges_as_before() {
         assert_eq!((events, watermark), expected, "cut at {cut}");
         assert_eq!(second.ingest.position(), whole.ingest.position());
     }
+}
+
+const TABLE: &str = r#"
+apiVersion: millrace.dev/v1alpha1
+kind: PersonalizationPipeline
+metadata: {name: t}
+spec:
+  partitions: 3
+  privacy:
+    pseudonymKeys: {file: k, active: k}
+    user: {field: u}
+    consent: {event: consent, grantedIf: {ok: true}}
+    allowedAttributes: [item.colour]
+  catalog: {source: goods, item: sku, attributes: [colour]}
+  sources:
+  - name: goods
+    file: {path: x}
+    table: true
+    format: Json
+    eventTime: {field: t, unit: ms, notAfter: "1970-01-02T00:00:00Z"}
+  - name: s
+    file: {path: x}
+    format: Json
+    eventTime: {field: t, unit: ms, notAfter: "1970-01-02T00:00:00Z"}
+    events:
+    - {name: consent, when: {type: consent}}
+"#;
+
+/// What each partition of the events log gets: times and places of the items.
+fn broadcast(snapshot_bytes: u64, records: &[(&str, u64)]) -> Vec<Vec<(Time, Seq)>> {
+    let valid = load(TABLE).unwrap();
+    let plan = Plan::compile(valid.spec()).unwrap();
+    let (mut ingest, decoder) = plan.ingest(valid.spec(), 0, valid.max_skew(), &keys()).unwrap();
+    ingest.table = Some(TablePlan { snapshot_bytes });
+    let origin = Origin::of_source(0, 0);
+    let mut ingest = Ingest::new(ingest, origin, decoder, Position::default());
+    let mut outbox = Outbox::new(1, &[Kind::Events, Kind::Events, Kind::Events, Kind::DeadLetters]);
+    let out = outbox.register(origin, 1, Seq::START, &[0, 1, 2, 3]);
+    for (record, next_byte) in records {
+        ingest.read(Input::Record(record.as_bytes()), *next_byte, Time::MIN, &mut outbox, &out);
+    }
+    assert_eq!(ingest.position().counts.rejected.iter().sum::<u64>(), 0);
+    let items = |partition| {
+        let frame = outbox.cut(partition).unwrap();
+        let frame = Frame::read(&frame, Kind::Events).unwrap();
+        let section = frame.sections().next().unwrap().unwrap();
+        let item = |bytes| ItemRecord::read(bytes).map(|item| (item.time, item.seq)).unwrap();
+        section.records().map(|record| item(record.unwrap().bytes)).collect()
+    };
+    (0..3).map(items).collect()
+}
+
+#[test]
+fn items_go_everywhere_and_the_snapshot_is_older_than_all() {
+    let records = [
+        (r#"{"sku":"a","t":5,"colour":"red"}"#, 40),
+        (r#"{"sku":"b","t":7,"colour":"red"}"#, 80),
+        (r#"{"sku":"a","t":9,"colour":"blue"}"#, 120),
+        (r#"{"sku":"c","t":3,"colour":"blue"}"#, 160),
+    ];
+    let of = |times: [Time; 4]| -> Vec<(Time, Seq)> {
+        let seqs = (1..=4).map(|offset| Seq { offset, index: 0 });
+        times.into_iter().zip(seqs).collect()
+    };
+    // The file had the first two when the pipeline was first started.
+    let sent = broadcast(80, &records);
+    assert_eq!(sent, vec![of([Time::MIN, Time::MIN, Time(9_000), Time(3_000)]); 3], "none is late, none waits");
+    assert_eq!(broadcast(u64::MAX, &records), vec![of([Time::MIN; 4]); 3]);
+    assert_eq!(broadcast(0, &records)[0], of([5_000, 7_000, 9_000, 3_000].map(Time)));
 }
