@@ -181,7 +181,7 @@ impl View {
         let decisions = Figures::of_all(&self.serving.asked().figures);
         let judged = json!({"formatVersion": 1, "pipeline": self.pipeline,
             "experiments": experiments.values().collect::<Vec<_>>()});
-        let moment = Moment { tasks, decisions, experiments, serving: BTreeMap::new() };
+        let moment = Moment { tasks, decisions, experiments, serving: self.serving.copies() };
         let status = self.overview.sample(&moment);
         self.serving.show(Shown { status, experiments: judged });
     }

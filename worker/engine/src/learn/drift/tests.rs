@@ -158,6 +158,15 @@ fn a_column_that_moves_is_found_and_named_once() {
     assert_eq!(alarms, [], "small moves are no drift");
 }
 
+#[test]
+fn kinds_are_named_as_they_are_serialised() {
+    for number in 0..5 {
+        let kind = DriftKind::of(number).unwrap();
+        assert_eq!((serde_json::json!(kind), kind as u8), (serde_json::json!(kind.name()), number));
+    }
+    assert_eq!(DriftKind::of(5), None);
+}
+
 fn state() -> Drift {
     let settings = DriftSettings { window_examples: 200, warm_up_examples: 100, ..settings() };
     let (mut drift, mut random) = (Drift::new(settings, vec!["a".to_owned(), "b".to_owned()]), Random(9));
