@@ -90,7 +90,8 @@ pub fn drift(name: &str, m: &ModelSummary) -> Option<String> {
         DriftState::Stable if m.standing == Standing::Trusted => return None,
         DriftState::Stable => "predictions drifted",
     };
-    let since = report.alarms.last().map_or(String::new(), |alarm| format!(", at example {}: {alarm}", alarm.found.example));
+    let since =
+        report.alarms.last().map_or(String::new(), |alarm| format!(", at example {}: {alarm}", alarm.found.example));
     let serves = match m.standing {
         Standing::Trusted => "",
         Standing::FellBackToDefault => "; default content is shown",

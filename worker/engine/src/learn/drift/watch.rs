@@ -88,7 +88,9 @@ impl std::fmt::Display for Done {
         f.write_str(match self {
             Done::Told => "nothing was changed",
             Done::ForgotFaster => "its evidence was cut to a quarter, so that it learns faster",
-            Done::FellBackToDefault => "default content is shown instead of what it ranks, until its predictions hold again",
+            Done::FellBackToDefault => {
+                "default content is shown instead of what it ranks, until its predictions hold again"
+            }
             Done::FellBackToPrevious => "its weights of before serve, until it predicts better than they do",
         })
     }
