@@ -97,8 +97,23 @@ export function contents(visiting) {
         "anyAffinity",
         "2019-11-24",
         "0.970",
-        "calibration",
-        "observed clicks 1.5 times the predicted",
+        "evidence of drift",
+        "4.20 %",
+        "too steep",
+        "forget faster",
+        "item.price",
+        "0.310",
+        "moved",
+        "clicks7d",
+        "0.012",
+        "as it was",
+        "newest first, of 3",
+        "item.price is distributed otherwise (PSI 0.31)",
+        "told",
+        "51,000",
+        "predicts too low",
+        "outcomes come 1.53 times as often as predicted",
+        "forgot faster",
         "40,211",
       );
       await visit.reads(
@@ -148,7 +163,7 @@ export function contents(visiting) {
     e.variants[1].metrics.revenuePerUser = { value: 3, ready: false, needs: ["12 users of 100", "a value above 0"] };
     Object.assign(answers.status.models[0], {
       frozen: true,
-      drift: { state: "drifting" },
+      drift: { state: "predictions" },
       serving: { fallBack: "default" },
     });
     Object.assign(answers.status.steps[2], { ratePerSecond: 0, lagRecords: 7000 });
@@ -168,7 +183,7 @@ export function contents(visiting) {
         "not split as declared",
         "profile is 1 min 30 s of work behind",
         "model stands still before 7,000 records",
-        "drift (drifting)",
+        "drift (predictions)",
         "fell back to default",
         "frozen",
       );

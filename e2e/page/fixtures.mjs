@@ -62,7 +62,9 @@ export const hostile = () => {
   status.deadLetters[HOSTILE[1]] = 7;
   status.experiments[0].name = status.experiments[0].variants[1].name = HOSTILE[2];
   Object.assign(status.models[0], { name: HOSTILE[0] });
-  Object.assign(status.models[0].drift.alarms[0], { kind: HOSTILE[1], detail: HOSTILE[1] });
+  Object.assign(status.models[0].drift.alarms[0], { kind: HOSTILE[1], done: HOSTILE[1] });
+  status.models[0].drift.alarms[1].column = status.models[0].drift.columns[1].column = HOSTILE[2];
+  status.models[0].drift.predictions[2].kind = status.models[0].drift.answer = HOSTILE[4];
   status.models[0].leaks[0].column = HOSTILE[6];
   status.checkpoints[0].task = HOSTILE[2];
   return { status, recent };
@@ -152,11 +154,11 @@ export function shop() {
     auc: 0.553,
     calibration: 0.71,
     leaks: [],
-    drift: { state: "drifting", alarms: status.models[0].drift.alarms },
+    drift: { ...status.models[0].drift, state: "predictions", answer: "fallBackToPrevious" },
     serving: { version: 60_400, ageSeconds: 12.4, fallBack: "previous" },
   };
   status.models = [
-    model({ ...status.models[0], leaks: [], drift: { state: "stable", alarms: [] } }, 0.1101, 0.081),
+    model({ ...status.models[0], leaks: [], drift: { ...status.models[0].drift, alarms: [] } }, 0.1101, 0.081),
     model(order, 0.0219, -0.01),
   ];
 

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use axum::{http::StatusCode, response::IntoResponse};
+use millrace_engine::learn::Standing;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -56,6 +57,17 @@ struct ModelLabel {
     model: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DetectorLabel {
+    model: String,
+    detector: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ColumnLabel {
+    model: String,
+    column: String,
+}
+
 type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// `/healthz`: the process runs.
@@ -86,6 +98,7 @@ fn registry(shared: &Shared) -> Registry {
     events(&mut registry, &totals);
     positions(&mut registry, tasks);
     models(&mut registry, &totals);
+    drifts(&mut registry, &totals);
     shared.traffic.register(&mut registry);
     registry
 }
@@ -168,4 +181,31 @@ fn models(registry: &mut Registry, totals: &Totals) {
     registry.register("model_base_log_loss", "Progressive log loss of the running base rate alone", base);
     registry.register("model_auc", "Progressive area under the ROC curve", auc);
     registry.register("model_calibration", "Sum of predictions over sum of labels", calibration);
+}
+
+/// Of the models that are watched.
+fn drifts(registry: &mut Registry, totals: &Totals) {
+    let (alarms, fallen) = (Family::<ModelLabel, Counter>::default(), Family::<ModelLabel, Gauge>::default());
+    let evidence = Family::<DetectorLabel, FloatGauge>::default();
+    let psi = Family::<ColumnLabel, FloatGauge>::default();
+    for (name, m) in &totals.models {
+        let Some(drift) = &m.drift else { continue };
+        let label = ModelLabel { model: name.clone() };
+        alarms.get_or_create(&label).inc_by(drift.alarms_raised);
+        fallen.get_or_create(&label).set(i64::from(m.standing != Standing::Trusted));
+        for detector in &drift.detectors.predictions {
+            let label = DetectorLabel { model: name.clone(), detector: detector.kind.name().to_owned() };
+            evidence.get_or_create(&label).set(detector.evidence);
+        }
+        for column in &drift.detectors.columns {
+            if let Some(index) = column.psi {
+                let label = ColumnLabel { model: name.clone(), column: column.column.clone() };
+                psi.get_or_create(&label).set(index);
+            }
+        }
+    }
+    registry.register("model_drift_alarms", "Alarms of drift, of predictions and of columns", alarms);
+    registry.register("model_drift_evidence", "Evidence that predictions drift; 1 raises an alarm", evidence);
+    registry.register("model_column_psi", "Population stability index of a column's last window", psi);
+    registry.register("model_fallen_back", "1 while something else serves than the model itself", fallen);
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use millrace_engine::{event::Time, learn::validation::Figures};
+use millrace_engine::{
+    event::Time,
+    learn::{ModelSummary, Standing, drift::watch::DriftState, validation::Figures},
+};
 
 use crate::host::status::Totals;
 
@@ -80,6 +83,25 @@ pub fn model(name: &str, m: &Figures) -> String {
     )
 }
 
+/// What is amiss with a model's predictions, and what serves instead; none if nothing is.
+pub fn drift(name: &str, m: &ModelSummary) -> Option<String> {
+    let report = m.drift.as_ref()?;
+    let what = match report.state {
+        DriftState::Predictions => "predictions drift",
+        DriftState::Columns => "features drift",
+        DriftState::Stable if m.standing == Standing::Trusted => return None,
+        DriftState::Stable => "predictions drifted",
+    };
+    let since =
+        report.alarms.last().map_or(String::new(), |alarm| format!(", at example {}: {alarm}", alarm.found.example));
+    let serves = match m.standing {
+        Standing::Trusted => "",
+        Standing::FellBackToDefault => "; default content is shown",
+        Standing::FellBackToPrevious => "; its weights of before serve",
+    };
+    Some(format!("model {name}: {what}{since}{serves}"))
+}
+
 /// The view, line by line.
 fn render(t: &Totals, per_second: f64, elapsed: Duration) -> Vec<String> {
     let rejected: u64 = t.rejected.values().sum();
@@ -103,7 +125,10 @@ fn render(t: &Totals, per_second: f64, elapsed: Duration) -> Vec<String> {
             t.rejected.iter().map(|(reason, n)| format!("  {reason} {n}")).collect::<String>()
         ),
     ];
-    lines.extend(t.models.iter().map(|(name, m)| format!("       {}", model(name, &m.validation.total))));
+    for (name, m) in &t.models {
+        lines.push(format!("       {}", model(name, &m.validation.total)));
+        lines.extend(drift(name, m).map(|drift| format!("       {drift}")));
+    }
     lines
 }
 

@@ -134,6 +134,7 @@ fn warnings(totals: &Totals, tasks: &[TaskStatus]) -> Vec<String> {
         for leak in &model.leaks {
             warnings.push(format!("model {name}: {leak}"));
         }
+        warnings.extend(progress::drift(name, model));
     }
     for task in tasks {
         if let crate::host::status::Detail::Ingest { source, unreadable_now: true, .. } = &task.detail {

@@ -339,18 +339,20 @@ impl Default for BetaBernoulli {
     }
 }
 
-/// What is watched of a model and what is done when it drifts.
+/// What is watched of a model and what is done when it drifts. Watched are the examples that it may learn from, as it
+/// predicted them before; of its first 10,000, predictions are not judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Drift {
     pub answer: DriftAnswer,
-    /// Observed over predicted positives may be off by this share without alarm.
+    /// Observed over predicted positives may be off by this share without alarm, and must be within it for a drift to be over.
     #[schemars(range(min = 0, max = 2))]
     pub tolerance: f64,
-    /// Mean number of examples between two false alarms, at least.
+    /// Mean number of examples between two false alarms, at least: of predictions, and of features.
     #[schemars(range(min = 1000))]
     pub run_length_examples: f64,
-    /// Population stability index of a feature's distribution that is worth an alarm.
+    /// Population stability index of a feature's distribution over 10,000 examples that is worth an alarm. Such alarms are
+    /// only told, whatever `answer` says.
     #[schemars(range(min = 0, max = 10))]
     pub psi: f64,
 }
@@ -367,10 +369,10 @@ pub enum DriftAnswer {
     /// Only told: page, metrics, log.
     #[default]
     Alert,
-    /// Accumulators are cut to a quarter once, so that what comes counts more.
+    /// Accumulators are cut to a quarter once for each alarm, so that what comes counts more; weights stay.
     ForgetFaster,
-    /// The placement's default content until the model is calibrated again.
+    /// The placement's default content until the model is calibrated again: over 1,000 examples and 100 positives.
     FallBackToDefault,
-    /// The weights of before the drift until the new ones are better calibrated.
+    /// The weights of before the drift until the model predicts better than they do: over 10,000 examples.
     FallBackToPrevious,
 }

@@ -199,7 +199,7 @@ fn model(is_watched: bool) -> Result<(), Failure> {
         "privacy": {"pseudonymKeys": {"active": "k"}, "user": {"rowNumber": true}, "consent": {"assumed": "synthetic"}},
         "sources": [],
         "outcomes": {"click": {"event": "click", "join": "item", "within": "1m"}},
-        "models": [{"name": "m", "drift": is_watched.then(|| serde_json::json!({"answer": "alert"})), "outcome": "click", "features": features,
+        "models": [{"name": "m", "drift": is_watched.then(|| serde_json::json!({"answer": "fallBackToPrevious"})), "outcome": "click", "features": features,
             "learner": {"ftrl": {"alpha": 0.2, "beta": 1, "l1": 0, "l2": 0, "bits": 18}}}],
     }))?;
     let spec: spec::PipelineSpec = spec;

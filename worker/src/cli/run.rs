@@ -202,7 +202,7 @@ impl View {
         let of_page = |(name, report): (&String, &ExperimentReport)| (name.clone(), experiments::to_json(name, report));
         let experiments: BTreeMap<String, Value> = reports.iter().map(of_page).collect();
         let decisions = Figures::of_all(&self.serving.asked().figures);
-        let moment = Moment { tasks, decisions, experiments, serving: BTreeMap::new() };
+        let moment = Moment { tasks, decisions, experiments, serving: self.serving.copies() };
         let status = self.overview.sample(&moment);
         self.serving.show(Shown { status, experiments: judged });
     }

@@ -149,8 +149,13 @@ impl Desk {
     }
 
     pub fn learn(&mut self, model: usize, delta: &ServingDelta) {
-        if let Err(error) = self.models[model].apply(delta) {
-            tracing::error!(model = self.plan.models[model].name, %error, "a serving copy could not be brought up to date");
+        let copy = &mut self.models[model];
+        match copy.apply(delta) {
+            Ok(_) => self.figures.serves(model, copy.version(), copy.standing()),
+            Err(error) => {
+                let model = &self.plan.models[model].name;
+                tracing::error!(model, %error, "a serving copy could not be brought up to date");
+            }
         }
     }
 
@@ -188,11 +193,26 @@ impl Desk {
             return;
         }
         published.scored = Some(scored);
+        tell_alarms(&self.plan.models[published.model].name, task);
         let (model, delta) = (published.model, Arc::new(task.serving_delta()));
         self.everybody.iter().for_each(|mailbox| mailbox.tell(Request::Learned { model, delta: delta.clone() }));
     }
 
     pub fn partition_of(&self, user: Pseudonym) -> u32 {
         partition_of(user, self.plan.partitions) as u32
+    }
+}
+
+/// Each alarm of drift once, with what was done about it.
+fn tell_alarms(model: &str, task: &mut ModelTask) {
+    for alarm in task.take_alarms() {
+        let example = alarm.found.example;
+        tracing::warn!(
+            model,
+            example,
+            "drift: {alarm}; {}. Did a source change what it sends, or did the world? `drift` in /v1/status and on the page \
+             shows how it goes on",
+            alarm.done
+        );
     }
 }

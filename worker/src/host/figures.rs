@@ -1,14 +1,14 @@
 //! How long decisions took, and the last of them: kept by the engine threads for whoever looks.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use millrace_engine::{control::Decision, decide::Reason};
+use millrace_engine::{control::Decision, decide::Reason, learn::Standing};
 
-use crate::overview::DecisionFigures;
+use crate::overview::{DecisionFigures, ServingCopy};
 
 /// Four buckets for each doubling, from a microsecond on: a quantile is off by at most 19 %.
 const BUCKETS_A_DOUBLING: f64 = 4.0;
@@ -73,6 +73,8 @@ struct Inner {
     histogram: Histogram,
     recent: VecDeque<Arc<Recent>>,
     kept: Option<Instant>,
+    /// By model.
+    serving: BTreeMap<usize, ServingCopy>,
 }
 
 /// Of one engine thread.
@@ -93,6 +95,26 @@ impl Figures {
             inner.recent.push_front(Arc::new(recent));
             inner.recent.truncate(RECENT);
         }
+    }
+
+    /// A serving copy was brought up to date.
+    pub fn serves(&self, model: usize, version: u64, standing: Standing) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.serving.insert(model, ServingCopy { version, standing, updated: Instant::now() });
+    }
+
+    /// Of each model the copy that is the furthest behind.
+    pub fn serving(threads: &[Arc<Figures>]) -> BTreeMap<usize, ServingCopy> {
+        let mut behind: BTreeMap<usize, ServingCopy> = BTreeMap::new();
+        for figures in threads {
+            for (model, copy) in &figures.inner.lock().unwrap_or_else(PoisonError::into_inner).serving {
+                let kept = behind.entry(*model).or_insert(*copy);
+                if copy.version < kept.version {
+                    *kept = *copy;
+                }
+            }
+        }
+        behind
     }
 
     pub fn of_all(threads: &[Arc<Figures>]) -> DecisionFigures {
@@ -118,6 +140,17 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_copy_that_is_behind_is_told() {
+        let threads = [Arc::new(Figures::default()), Arc::new(Figures::default())];
+        threads[0].serves(1, 70, Standing::Trusted);
+        threads[1].serves(1, 60, Standing::FellBackToPrevious);
+        let serving = Figures::serving(&threads);
+        assert_eq!(serving.len(), 1);
+        assert_eq!((serving[&1].version, serving[&1].standing), (60, Standing::FellBackToPrevious));
+        assert_eq!(serving[&1].to_json()["fallBack"], "previous");
+    }
 
     #[test]
     fn quantiles_are_near() {

@@ -83,6 +83,12 @@ impl Serving {
         part(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// By model: what decisions are made with.
+    pub fn copies(&self) -> BTreeMap<String, Value> {
+        let copies = Figures::serving(&self.asked.figures).into_iter();
+        copies.map(|(model, copy)| (self.plan.models[model].name.clone(), copy.to_json())).collect()
+    }
+
     pub fn asked(&self) -> &Asked {
         &self.asked
     }

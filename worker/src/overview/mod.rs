@@ -2,9 +2,12 @@
 
 pub mod experiments;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
 
-use millrace_engine::{ENGINE_VERSION, event::Time};
+use millrace_engine::{ENGINE_VERSION, event::Time, learn::Standing};
 use serde_json::{Value, json};
 
 use crate::host::{
@@ -102,6 +105,26 @@ pub struct DecisionFigures {
     pub count: u64,
     pub p50_micros: f64,
     pub p99_micros: f64,
+}
+
+/// What decisions are made with.
+#[derive(Clone, Copy, Debug)]
+pub struct ServingCopy {
+    /// Examples that it had learned.
+    pub version: u64,
+    pub standing: Standing,
+    pub updated: Instant,
+}
+
+impl ServingCopy {
+    pub fn to_json(self) -> Value {
+        let fall_back = match self.standing {
+            Standing::Trusted => "none",
+            Standing::FellBackToDefault => "default",
+            Standing::FellBackToPrevious => "previous",
+        };
+        json!({"version": self.version, "ageSeconds": self.updated.elapsed().as_secs_f64(), "fallBack": fall_back})
+    }
 }
 
 impl Overview {

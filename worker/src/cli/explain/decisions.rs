@@ -159,7 +159,7 @@ pub(super) fn drift(drift: &Drift) -> String {
         DriftAnswer::Alert => "it is told",
         DriftAnswer::ForgetFaster => "it forgets faster, once",
         DriftAnswer::FallBackToDefault => "placements show their default until it is calibrated again",
-        DriftAnswer::FallBackToPrevious => "the weights of before serve until the new ones are better calibrated",
+        DriftAnswer::FallBackToPrevious => "the weights of before serve until the model predicts better than they do",
     };
     format!(
         "watched for drift (calibration off by more than {} %, a feature's PSI above {}): then {answer}",

@@ -36,13 +36,13 @@ function model(m, nowMs) {
       h(
         "span",
         { class: "aside" },
-        driftTag(record(m.drift)),
+        driftTag(m.drift),
         m.frozen === true && tag("warn", "frozen", "Scores, but learns no more."),
         isFallenBack(m) && tag("warn", `fell back to ${spaced(record(m.serving).fallBack)}`),
       ),
     ),
     validation(m),
-    h("div", { class: "pair" }, h("div", null, serving(m), leaks(m), alarms(m, nowMs)), lossPlot(m)),
+    h("div", { class: "pair" }, h("div", null, serving(m), leaks(m), drift(m, nowMs)), lossPlot(m)),
   );
 }
 
@@ -51,10 +51,12 @@ export const isFallenBack = (m) => words(record(m.serving).fallBack, "none") !==
 export const isDrifting = (m) => words(record(m.drift).state, "stable") !== "stable";
 
 function driftTag(drift) {
-  if (drift.state === undefined) return tag("quiet", `drift: ${NOT_YET}`);
+  if (drift === undefined || drift === null)
+    return tag("quiet", "drift: not watched", "The pipeline says nothing of drift for this model.");
+  const state = words(record(drift).state);
   return tag(
-    drift.state === "stable" ? "good" : "warn",
-    drift.state === "stable" ? "no drift" : `drift: ${spaced(drift.state)}`,
+    state === NOT_YET ? "quiet" : state === "stable" ? "good" : "warn",
+    state === "stable" ? "no drift" : `drift: ${spaced(state)}`,
     "Whether outcomes still come as predicted, and features are still distributed as they were.",
   );
 }
@@ -166,20 +168,102 @@ function leaks(m) {
   );
 }
 
+/** What is watched, and what was found; nothing for a model that is not. */
+function drift(m, nowMs) {
+  if (m.drift === undefined || m.drift === null) return false;
+  return h("div", { key: "drift" }, evidence(record(m.drift)), movedColumns(m), alarms(m, nowMs));
+}
+
+function evidence(d) {
+  const found = list(d.predictions).map(record);
+  const most = found.reduce((a, b) => (b.evidence > (a.evidence ?? 0) ? b : a), {});
+  return h(
+    "dl",
+    null,
+    figure(
+      "evidence of drift",
+      "Of what raises an alarm, by the detector that has the most. Other shares than all of it mean nothing yet.",
+      isNumber(most.evidence) ? percent(Math.min(1, most.evidence)) : percent(found.length > 0 ? 0 : undefined),
+      small(isNumber(most.evidence) ? ` ${spaced(most.kind)}` : ""),
+    ),
+    figure("answer", "What is done about an alarm of predictions.", spaced(d.answer)),
+  );
+}
+
+/** At most so many columns are shown, those first that moved the most. */
+const MOST_COLUMNS = 8;
+
+function movedColumns(m) {
+  const known = list(record(m.drift).columns)
+    .map(record)
+    .filter((c) => isNumber(c.psi))
+    .sort((a, b) => b.psi - a.psi);
+  if (known.length === 0) return h("p", { class: "line" }, `Distributions of features: ${NOT_YET} compared.`);
+  const row = (c) => ({
+    key: words(c.column),
+    cells: [words(c.column), fixed(c.psi, 3), c.drifted === true ? tag("warn", "moved") : "as it was", count(c.alarms)],
+  });
+  const more = known.length > MOST_COLUMNS ? ` the ${MOST_COLUMNS} of ${known.length} that moved the most` : "";
+  return h(
+    "div",
+    null,
+    h("h4", null, "Distributions of features", small(more)),
+    table(
+      `Distributions of features of ${words(m.name)}`,
+      [
+        { name: "Feature" },
+        {
+          name: ["PSI", small("0 is as it was")],
+          numeric: true,
+          help: "Population stability index of the last window of examples against the model's first.",
+        },
+        { name: "Now" },
+        { name: "Alarms", numeric: true },
+      ],
+      known.slice(0, MOST_COLUMNS).map(row),
+    ),
+  );
+}
+
 function alarms(m, nowMs) {
   const raised = list(record(m.drift).alarms)
     .map(record)
-    .sort((a, b) => (b.timeMs ?? 0) - (a.timeMs ?? 0));
-  if (raised.length === 0) return h("p", { key: "alarms", class: "line" }, "Drift alarms: none.");
-  const row = (a) => ({ cells: [clock(a.timeMs, nowMs), spaced(a.kind), words(a.detail), count(a.atExample)] });
+    .sort((a, b) => (b.example ?? 0) - (a.example ?? 0));
+  if (raised.length === 0) return h("p", { class: "line" }, "Drift alarms: none.");
+  const row = (a) => ({
+    cells: [clock(a.timeMs, nowMs), spaced(a.kind), detail(a), spaced(a.done), count(a.example)],
+  });
   return h(
     "div",
-    { key: "alarms" },
-    h("h4", null, "Drift alarms", small(" newest first")),
+    null,
+    h("h4", null, "Drift alarms", small(` newest first, of ${count(record(m.drift).alarmsRaised)}`)),
     table(
       `Drift alarms of ${words(m.name)}`,
-      [{ name: "When" }, { name: "Of" }, { name: "What was seen", wide: true }, { name: "At example", numeric: true }],
+      [
+        { name: "When" },
+        { name: "Of" },
+        { name: "What was seen", wide: true },
+        { name: "What was done" },
+        { name: "At example", numeric: true },
+      ],
       raised.map(row),
     ),
   );
+}
+
+function detail(alarm) {
+  const times = fixed(alarm.observedOverPredicted, 2);
+  switch (alarm.kind) {
+    case "predictsTooLow":
+    case "predictsTooHigh":
+      return `outcomes come ${times} times as often as predicted`;
+    case "tooSteep":
+      return "it tells examples apart less than it says";
+    case "tooFlat":
+      return "it tells examples apart even more than it says";
+    case "column":
+      return `${words(alarm.column)} is distributed otherwise (PSI ${fixed(alarm.psi, 2)})`;
+    default:
+      return NOT_YET;
+  }
 }

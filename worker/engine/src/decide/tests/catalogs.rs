@@ -90,7 +90,7 @@ fn a_large_catalog_offers_its_best_and_some_of_the_others() {
         model.encode_all(&mut state);
         model.load_all(&state).unwrap();
     }
-    wide.serve(crate::learn::Standing::Trusted);
+    wide.serve();
     wide.catalog = shop.catalog.clone();
 
     let mut shown: BTreeMap<String, u64> = BTreeMap::new();

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::support::*;
 use crate::{
-    decide::{CompileError, Reason, Request, Rules},
+    decide::{CompileError, Reason, Request, Rules, rng::Rng},
     event::{Pseudonym, Value},
     learn::Standing,
     plan::{Plan, PlanError},
@@ -159,6 +159,32 @@ fn a_model_that_fell_back_gives_default_content_and_the_variant_stays() {
     // Policies that do not use the model go on.
     assert!(reasons.contains(&("b".into(), "Personalized".into())), "{reasons:?}");
     assert_eq!(reasons.len(), 4);
+}
+
+#[test]
+fn a_drifting_model_gives_default_content_until_it_is_calibrated_again() {
+    let mut spec = spec();
+    // One that follows slowly.
+    spec.models[1].drift = serde_json::from_value(json!({"answer": "fallBackToDefault"})).unwrap();
+    spec.models[1].learner.beta_bernoulli.as_mut().unwrap().half_life_examples = Some(300.0);
+    let (mut shop, mut rng) = (Shop::of(&spec), Rng::new(99));
+    let mut answered = Vec::new();
+    for batch in 0..150u64 {
+        let liking = if batch < 75 { 1.0 } else { 0.4 };
+        shop.live(&mut rng, 200 * batch..200 * (batch + 1), 30_000, liking);
+        shop.serve();
+        let answer = shop.personal(&request(HOME));
+        if answer.reason == Reason::FellBack {
+            let default = shop.decide(&Request { user: None, ..request(HOME) }, &UNKNOWN).unwrap();
+            assert_eq!((items(&answer), &answer.policy), (items(&default), &default.policy));
+        }
+        answered.push(answer.reason);
+    }
+    let fell: Vec<usize> = (0..150).filter(|n| answered[*n] == Reason::FellBack).collect();
+    println!("default content in batches {fell:?} of 200 examples");
+    assert!((75..80).contains(&fell[0]) && *fell.last().unwrap() < 149, "{fell:?}");
+    assert!(fell.windows(2).all(|w| w[1] == w[0] + 1), "{fell:?}");
+    assert!(answered.iter().all(|reason| matches!(reason, Reason::FellBack | Reason::Personalized)));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     event::{ConsentChange, Event, EventWriter, Head, Item, Pseudonym, Seq, Time, Value},
     example::{Example, ExampleHead, FeatureValue, write_example_of},
     feature::{Context, OwnedRow, RowRef},
-    learn::{Model, ServingModel, Standing},
+    learn::{Model, ServingModel},
     plan::Plan,
     profile::View,
 };
@@ -151,12 +151,17 @@ impl Shop {
 
     /// Examples of two kinds of users, who like the items of their category.
     pub fn train(&mut self, examples: u64) {
-        let mut rng = Rng::new(99);
+        self.live(&mut Rng::new(99), 0..examples, examples, 1.0);
+        self.serve();
+    }
+
+    /// Some of so many examples, in which users like as much as usual or less.
+    pub fn live(&mut self, rng: &mut Rng, some: std::ops::Range<u64>, examples: u64, liking: f64) {
         let rows = ["c0", "c1"].map(|category| row_of(&self.plan, category, &[]));
-        for n in 0..examples {
+        for n in some {
             let (who, what) = (rng.below(2) as usize, rng.below(12) as usize);
             let likes = what % 3 == who;
-            let label = rng.unit() < if likes { 0.5 } else { 0.02 + 0.01 * what as f64 };
+            let label = rng.unit() < liking * if likes { 0.5 } else { 0.02 + 0.01 * what as f64 };
             let time = NOW.minus((examples - n) as i64 * HOUR / 100 + 2 * HOUR);
             let item = item(what);
             let bytes = event_bytes(&self.plan, "impression", &item.id, &format!("c{}", what % 3), time);
@@ -177,12 +182,11 @@ impl Shop {
                 model.learn(&Example::read(&example(&head, &encoded(&values))).unwrap()).unwrap();
             }
         }
-        self.serve(Standing::Trusted);
     }
 
-    pub fn serve(&mut self, standing: Standing) {
+    pub fn serve(&mut self) {
         for (model, copy) in self.trained.iter_mut().zip(&mut self.models) {
-            copy.apply(&model.serving_delta_as(standing)).unwrap();
+            copy.apply(&model.serving_delta()).unwrap();
         }
     }
 

@@ -75,6 +75,17 @@ pub enum DriftKind {
 }
 
 impl DriftKind {
+    /// As it is serialised.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PredictsTooLow => "predictsTooLow",
+            Self::PredictsTooHigh => "predictsTooHigh",
+            Self::TooSteep => "tooSteep",
+            Self::TooFlat => "tooFlat",
+            Self::Column => "column",
+        }
+    }
+
     fn of(number: u8) -> Option<Self> {
         let all = [Self::PredictsTooLow, Self::PredictsTooHigh, Self::TooSteep, Self::TooFlat, Self::Column];
         all.get(usize::from(number)).copied()

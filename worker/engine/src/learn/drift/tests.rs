@@ -27,8 +27,8 @@ fn run(drift: &mut Drift, random: &mut Random, examples: u64, truth: impl Fn(f64
 }
 
 /// Positives until the first alarm, which must be of this kind, after 50,000 examples without drift.
-fn delay(seed: u64, kind: DriftKind, truth: impl Fn(f64) -> f64) -> u64 {
-    let (mut drift, mut random) = (Drift::new(settings(), Vec::new()), Random(seed));
+fn delay(settings: DriftSettings, seed: u64, kind: DriftKind, truth: impl Fn(f64) -> f64) -> u64 {
+    let (mut drift, mut random) = (Drift::new(settings, Vec::new()), Random(seed));
     let (before, _) = run(&mut drift, &mut random, 50_000, probability);
     assert_eq!(before, [], "seed {seed}");
     let mut positives = 0;
@@ -44,7 +44,11 @@ fn delay(seed: u64, kind: DriftKind, truth: impl Fn(f64) -> f64) -> u64 {
 }
 
 fn mean_delay(kind: DriftKind, truth: impl Fn(f64) -> f64 + Copy) -> u64 {
-    let mean = (0..20).map(|seed| delay(seed, kind, truth)).sum::<u64>() / 20;
+    mean_delay_with(settings(), kind, truth)
+}
+
+fn mean_delay_with(settings: DriftSettings, kind: DriftKind, truth: impl Fn(f64) -> f64 + Copy) -> u64 {
+    let mean = (0..20).map(|seed| delay(settings, seed, kind, truth)).sum::<u64>() / 20;
     println!("{kind:?}: found after {mean} positives");
     mean
 }
@@ -59,6 +63,17 @@ fn drifts_are_found_within_so_many_positives() {
     assert!(mean_delay(DriftKind::PredictsTooHigh, |m| 0.7 * probability(m)) <= 400);
     assert!(mean_delay(DriftKind::TooSteep, |_| 0.0367) <= 300);
     assert!(mean_delay(DriftKind::TooFlat, |m| 0.75 * probability(-3.5 + 2.0 * (m + 3.5))) <= 400);
+}
+
+/// With what a pipeline has where it says nothing more than `drift: {}`; docs/pipeline.md tells these.
+#[test]
+fn the_defaults_of_a_pipeline_find_what_they_are_said_to() {
+    let declared = watch::WatchSettings::of(&millrace_crds::spec::Drift::default()).detectors;
+    assert!(mean_delay_with(declared, DriftKind::PredictsTooLow, |m| 2.0 * probability(m)) <= 100);
+    assert!(mean_delay_with(declared, DriftKind::PredictsTooLow, |m| 1.5 * probability(m)) <= 400);
+    assert!(mean_delay_with(declared, DriftKind::PredictsTooHigh, |m| 0.5 * probability(m)) <= 80);
+    assert!(mean_delay_with(declared, DriftKind::PredictsTooHigh, |m| 0.7 * probability(m)) <= 1_000);
+    assert!(mean_delay_with(declared, DriftKind::TooSteep, |_| 0.0367) <= 450);
 }
 
 /// At the edges of what is tolerated, with a run length so short that false alarms can be counted.
@@ -156,6 +171,15 @@ fn a_column_that_moves_is_found_and_named_once() {
     }
     let (alarms, _) = columns(settings, 3, 11_000, 0.1, 0.02);
     assert_eq!(alarms, [], "small moves are no drift");
+}
+
+#[test]
+fn kinds_are_named_as_they_are_serialised() {
+    for number in 0..5 {
+        let kind = DriftKind::of(number).unwrap();
+        assert_eq!((serde_json::json!(kind), kind as u8), (serde_json::json!(kind.name()), number));
+    }
+    assert_eq!(DriftKind::of(5), None);
 }
 
 fn state() -> Drift {

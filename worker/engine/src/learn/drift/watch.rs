@@ -82,6 +82,20 @@ pub enum Done {
     FellBackToPrevious = 3,
 }
 
+/// In words, from the model on.
+impl std::fmt::Display for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Done::Told => "nothing was changed",
+            Done::ForgotFaster => "its evidence was cut to a quarter, so that it learns faster",
+            Done::FellBackToDefault => {
+                "default content is shown instead of what it ranks, until its predictions hold again"
+            }
+            Done::FellBackToPrevious => "its weights of before serve, until it predicts better than they do",
+        })
+    }
+}
+
 /// An alarm with what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
