@@ -10,7 +10,7 @@ OBP := $(CACHE)/obp-0.4.1
 DEMO_DATA := $(CACHE)/demo
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build demo demo-open-bandit bench-shop bench-serving test page-test lint fmt crds bench fuzz clean
+.PHONY: help build demo demo-open-bandit bench-shop bench-serving bench-siege test page-test lint fmt crds bench fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -34,6 +34,9 @@ bench-shop: toolchain ## What decisions learn in the simulated shop, in virtual 
 bench-serving: toolchain ## Decisions beside 5,000 events/s: how long they take, and how fresh they are (RATE FOR PROBES)
 	$(CARGO) build $(BUILD) -p millrace -p millrace-shop
 	BIN=$(dir $(BIN)) DATA=$(DEMO_DATA) RATE=$(or $(RATE),5000) FOR=$(or $(FOR),60s) PROBES=$(or $(PROBES),20) sh examples/shop/demo.sh
+
+bench-siege: build ## Decisions while ten thousand connections and wrong requests besiege the worker
+	$(CARGO) test $(BUILD) -p millrace-e2e --test siege -- --ignored --nocapture
 
 demo-open-bandit: build $(OBP)/.complete ## Run the Open Bandit example on real data (about 20 seconds)
 	rm -rf $(DEMO_DATA)

@@ -132,6 +132,23 @@ impl Shop {
         Running::start(process.args(["--output", "json"])).finish()
     }
 
+    /// Sends events, again where a connection ended without an answer: their ids tell.
+    pub fn send_again(&mut self, events: &[Value]) {
+        let body = json!(events).to_string();
+        for _ in 0..20 {
+            let json = Some(("application/json", body.as_bytes()));
+            if let Some(reply) = self.client.request("POST", "/v1/events?source=events", json) {
+                reply.expect(202);
+                return;
+            }
+        }
+        panic!("twenty connections ended without an answer");
+    }
+
+    pub fn peak_kib(&self) -> u64 {
+        self.running.as_ref().unwrap().peak_kib().unwrap()
+    }
+
     /// Looks again and again until this gives something.
     pub fn until<T>(&mut self, what: &str, mut look: impl FnMut(&mut Client) -> Option<T>) -> T {
         let client = &mut self.client;
