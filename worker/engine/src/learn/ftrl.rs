@@ -171,6 +171,12 @@ impl Ftrl {
         }
     }
 
+    /// Number of coordinates.
+    #[allow(clippy::len_without_is_empty, reason = "there are always some")]
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
     /// Goes on with the coordinates of another model; not if there are more or fewer.
     pub fn take_over(&mut self, old: Ftrl) -> bool {
         if old.cells.len() != self.cells.len() {

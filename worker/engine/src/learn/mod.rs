@@ -253,6 +253,10 @@ impl Model {
             values: &self.scratch.values,
             time: head.time,
             is_frozen: self.frozen,
+            weights: match &self.learner {
+                Learner::Ftrl { weights, .. } => weights.len(),
+                Learner::Beta(beta) => beta.items.len(),
+            },
             previous_loss: previous.map_or(0.0, |previous| previous.loss(head.label)),
         });
         if orders.discount {

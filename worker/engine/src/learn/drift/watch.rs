@@ -40,7 +40,8 @@ const RECENT_POSITIVES: f64 = 30.0;
 pub struct WatchSettings {
     pub detectors: DriftSettings,
     pub answer: DriftAnswer,
-    /// Examples between two copies.
+    /// Examples between two copies; for a large model the multiple of it that is a quarter of its weights, so that copying
+    /// costs a few weights an example.
     pub copy_every: u64,
     /// A copy is made only with less evidence for a drift than this share of what raises an alarm.
     pub calm: f64,
@@ -195,6 +196,8 @@ pub struct Seen<'a> {
     pub values: &'a [FeatureValue],
     pub time: Time,
     pub is_frozen: bool,
+    /// Weights, or items, that a copy has.
+    pub weights: usize,
     /// Log loss of what serves instead of the model, if anything does.
     pub previous_loss: f64,
 }
@@ -269,13 +272,19 @@ impl Watch {
         for found in self.drift.learn(seen.prediction, seen.label, seen.values) {
             self.answer(found, seen, &mut orders);
         }
-        let is_due = self.drift.examples().is_multiple_of(self.settings.copy_every);
-        if is_due && self.settings.answer == DriftAnswer::FallBackToPrevious {
-            orders.copy |= self.trial.is_none()
-                && self.standing == Standing::Trusted
-                && self.drift.evidence() < self.settings.calm;
-        }
+        orders.copy |= self.is_copy_due(seen.weights);
         orders
+    }
+
+    #[inline]
+    fn is_copy_due(&self, weights: usize) -> bool {
+        let every = self.settings.copy_every;
+        let multiple = every * (weights as u64).div_ceil(4 * every).max(1);
+        self.settings.answer == DriftAnswer::FallBackToPrevious
+            && self.drift.examples().is_multiple_of(multiple)
+            && self.trial.is_none()
+            && self.standing == Standing::Trusted
+            && self.drift.evidence() < self.settings.calm
     }
 
     /// Is the drift over?
