@@ -278,8 +278,11 @@ impl Served {
             self.base.learn(first.head.label);
             self.unlearned.pop_front();
         }
-        let prediction = self.task.predict(&example)?;
         let head = &example.head;
+        if !self.task.model().trains_on(head) {
+            return Ok(());
+        }
+        let prediction = self.task.predict(&example)?;
         self.validation.score(&prediction, self.base.loss(head.label), head.label, head.placement, head.position);
         self.unlearned.push_back(bytes.to_vec());
         Ok(())

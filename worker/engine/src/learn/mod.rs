@@ -113,7 +113,7 @@ pub struct Model {
     learner: Learner,
     /// Of plan and settings that a state must have been made with.
     layout: u64,
-    /// Over all examples.
+    /// Over all examples of the variants that it trains on.
     base: BaseRate,
     /// What predictions start from, where that is not `base`: with `halfLifeExamples`, or once an example was not learned or
     /// evidence was cut.
@@ -210,8 +210,14 @@ impl Model {
         self.validation.examples()
     }
 
-    /// Predicts, scores and, unless the model is frozen or trains on other variants, learns. Returns the probability that
-    /// was predicted. Examples must come in their order; their values are the profile's columns or those of
+    /// Is the example of a variant that the model trains on? What others show is chosen by what the model does not know,
+    /// so their examples neither teach it nor tell how good it is.
+    pub fn trains_on(&self, head: &ExampleHead<'_>) -> bool {
+        self.variants.as_ref().is_none_or(|variants| is_of(head.variant, variants))
+    }
+
+    /// Predicts and, if the model trains on the example's variant, scores and, unless it is frozen, learns. Returns the
+    /// probability that was predicted. Examples must come in their order; their values are the profile's columns or those of
     /// [`Model::served_schema`], in which the model's own statistics are as of their decision.
     pub fn learn(&mut self, example: &Example<'_>) -> Result<f64, SchemaMismatch> {
         let head = &example.head;
@@ -223,20 +229,17 @@ impl Model {
         }
         let item = item_key(head.item);
         let prediction = self.score(example, item, head.position);
-        let base_loss = self.base.loss(head.label);
-        self.validation.score(&prediction, base_loss, head.label, head.placement, head.position);
-        self.leaks.learn(head.impression, &self.scratch.values, head.label);
-        let is_trained_on = self.variants.as_ref().is_none_or(|variants| is_of(head.variant, variants));
-        if is_trained_on {
+        if self.trains_on(head) {
+            let base_loss = self.base.loss(head.label);
+            self.validation.score(&prediction, base_loss, head.label, head.placement, head.position);
+            self.leaks.learn(head.impression, &self.scratch.values, head.label);
             self.watch(head, item, &prediction);
-        }
-        if is_trained_on && !self.frozen {
-            self.learn_from(head, item, prediction.probability);
-        } else if self.intercept.is_none() {
-            self.intercept = Some(self.base.clone());
-        }
-        self.base.learn(head.label);
-        if is_trained_on {
+            if !self.frozen {
+                self.learn_from(head, item, prediction.probability);
+            } else if self.intercept.is_none() {
+                self.intercept = Some(self.base.clone());
+            }
+            self.base.learn(head.label);
             self.statistics.learn(head, item);
         }
         self.contents = state::chain(self.contents, example, &mut self.scratch.bytes);

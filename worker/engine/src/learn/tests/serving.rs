@@ -289,14 +289,15 @@ fn only_the_variants_trained_on_are_learned() {
         .collect();
     let mut some = of(json!(["a", "b"]));
     learn(&mut some, &profile, &rows);
-    assert_eq!(some.summary().validation.total.examples, 300);
+    assert_eq!(some.summary().validation.total.examples, 150);
     let mut copy = some.serving(OF_ITEM);
     copy.apply(&some.serving_delta()).unwrap();
     assert_eq!(copy.version(), 150);
-    // The same as a model that never met the others: weights, base rate and statistics.
+    // The same as a model that never met the others: weights, base rate, statistics and validation.
     let mut alone = of(json!("a"));
     let listed: Vec<Row> = rows.iter().filter(|row| row.variant.ends_with("/a")).cloned().collect();
     learn(&mut alone, &profile, &listed);
+    assert_eq!(alone.summary().validation, some.summary().validation);
     let bytes = Row { impression: rows[299].impression + DAY, ..rows[299].clone() }.bytes(profile.id(), 0);
     let example = Example::read(&bytes).unwrap();
     assert_eq!(some.predict(&example), alone.predict(&example));
