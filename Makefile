@@ -27,9 +27,9 @@ demo: toolchain ## The simulated shop, live, with its page on 127.0.0.1:8080 (RA
 	$(CARGO) build $(BUILD) -p millrace -p millrace-shop
 	BIN=$(dir $(BIN)) DATA=$(DEMO_DATA) sh examples/shop/demo.sh
 
-bench-shop: toolchain ## What decisions learn in the simulated shop, in virtual time (SEEDS, DAYS)
+bench-shop: toolchain ## What decisions learn in the simulated shop, in virtual time: all scenarios (SEEDS, DAYS)
 	$(CARGO) build $(BUILD) -p millrace-shop
-	$(dir $(BIN))shop bench --seeds $(or $(SEEDS),3) --days $(or $(DAYS),6)
+	$(dir $(BIN))shop bench --seeds $(or $(SEEDS),2) --days $(or $(DAYS),12)
 
 bench-serving: toolchain ## Decisions beside 5,000 events/s: how long they take, and how fresh they are (RATE FOR PROBES)
 	$(CARGO) build $(BUILD) -p millrace -p millrace-shop

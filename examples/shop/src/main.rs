@@ -11,11 +11,12 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_crds::scalar::Span;
 use millrace_shop::{
-    bench::{pipeline::PIPELINE, table::Row},
+    bench::{pipeline::PIPELINE, summary::Summary, table::Row, threads::in_order},
     drive::{Drive, DriveError, Stop, drive},
     expected::expected,
     world::{Scenario, Settings, World, settings::DAY_MICROS},
 };
+use serde::Serialize;
 
 /// A simulated web shop.
 #[derive(Parser)]
@@ -29,7 +30,8 @@ struct Cli {
 enum Command {
     /// Shoppers who talk to a worker over HTTP, in real time
     Drive(DriveArgs),
-    /// What decisions learn, in virtual time: the whole pipeline against the shop, a line for each world
+    /// What decisions learn, in virtual time: the whole pipeline against the shop, a line for each world, and what of it
+    /// must hold
     Bench(BenchArgs),
     /// What rankings are worth, from the truth: clicks per item seen in percent, for each scenario
     Truth(TruthArgs),
@@ -82,12 +84,18 @@ struct BenchArgs {
     /// Only these; all, if none is given
     #[arg(long)]
     scenario: Vec<Scenario>,
-    /// Worlds of each scenario, seeded from 1 on
-    #[arg(long, default_value_t = 3)]
+    /// Worlds of each scenario
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Days of the shop
-    #[arg(long, default_value_t = 6.0)]
+    /// The first world's seed; those of the others follow
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Days of the shop; tastes change half-way (scenario drift)
+    #[arg(long, default_value_t = 12.0)]
     days: f64,
+    /// Worlds at a time. The results do not depend on it
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
     #[arg(long, default_value_t = 5_000)]
     users: usize,
     #[arg(long, default_value_t = 500)]
@@ -191,23 +199,41 @@ fn bench(args: &BenchArgs) -> Result<(), String> {
         Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?,
         None => PIPELINE.to_owned(),
     };
-    if args.output == Output::Text {
-        println!("{}", Row::HEAD);
-    }
+    let drift_at_micros = (args.days / 2.0 * DAY_MICROS as f64) as i64;
     for scenario in scenarios {
-        for seed in 1..=args.seeds {
-            let drift_at_micros = (args.days / 2.0 * DAY_MICROS as f64) as i64;
-            let (users, items, events_per_second) = (args.users, args.items, args.rate);
-            let settings =
-                Settings { scenario, seed, users, items, events_per_second, drift_at_micros, ..Settings::default() };
-            let row = Row::of(settings, &spec, args.days)?;
-            match args.output {
-                Output::Text => println!("{row}"),
-                Output::Json => println!("{}", serde_json::to_string(&row).map_err(|error| error.to_string())?),
-            }
+        let settings = |seed| Settings {
+            scenario,
+            seed,
+            users: args.users,
+            items: args.items,
+            events_per_second: args.rate,
+            drift_at_micros,
+            ..Settings::default()
+        };
+        let worlds: Vec<Settings> = (args.first_seed..args.first_seed + args.seeds).map(settings).collect();
+        if args.output == Output::Text {
+            println!("{}", Row::HEAD);
         }
+        let mut rows = Vec::with_capacity(worlds.len());
+        let work = |world: &Settings| Row::of(world.clone(), &spec, args.days);
+        in_order(&worlds, args.threads, work, |row| {
+            if let Ok(row) = &row {
+                print_as(args.output, row, |row| row.to_string());
+            }
+            rows.push(row);
+        });
+        let rows = rows.into_iter().collect::<Result<Vec<Row>, String>>()?;
+        print_as(args.output, &Summary::of(scenario, &rows), |summary| format!("{}\n", summary.text()));
     }
     Ok(())
+}
+
+fn print_as<T: Serialize>(output: Output, what: &T, text: impl Fn(&T) -> String) {
+    match output {
+        Output::Text => println!("{}", text(what)),
+        // Numbers and texts only: it cannot fail.
+        Output::Json => println!("{}", serde_json::to_string(what).unwrap_or_default()),
+    }
 }
 
 fn truth(args: &TruthArgs) {

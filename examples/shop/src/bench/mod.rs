@@ -3,4 +3,9 @@
 pub mod pipeline;
 pub mod run;
 mod source;
+pub mod summary;
 pub mod table;
+pub mod threads;
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Setup<'a> {
     pub world: Settings,
-    /// Of the pipeline.
+    /// Text of the pipeline.
     pub spec: &'a str,
     pub until: Micros,
     /// World time between two looks.
@@ -30,7 +30,7 @@ pub struct Look {
 }
 
 /// Runs it and looks again and again; the last look is at the end.
-pub fn run(setup: &Setup<'_>) -> Result<(Vec<Look>, Pipeline), PipelineError> {
+pub fn run(setup: &Setup<'_>) -> Result<Vec<Look>, PipelineError> {
     let mut world = World::new(setup.world.clone());
     let seed = setup.world.seed;
     let mut pipeline = Pipeline::new(setup.spec, seed)?;
@@ -55,7 +55,7 @@ pub fn run(setup: &Setup<'_>) -> Result<(Vec<Look>, Pipeline), PipelineError> {
         }
     }
     looks.push(look(&world, &pipeline, setup.until));
-    Ok((looks, pipeline))
+    Ok(looks)
 }
 
 fn look(world: &World, pipeline: &Pipeline, at: Micros) -> Look {
