@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use millrace_engine::plan::{ConfigureError, FIRST_GENERATION, Plan};
+use millrace_engine::{
+    example::Schema,
+    join::OutcomePlan,
+    plan::{ConfigureError, FIRST_GENERATION, ModelPlan, Plan},
+};
 
 use crate::pipeline::Pipeline;
 
@@ -42,8 +46,29 @@ impl Configuration {
         &self.plans[0]
     }
 
-    pub fn plan(&self, generation: u32) -> Option<&Arc<Plan>> {
-        self.plans.get(generation.checked_sub(FIRST_GENERATION)? as usize)
+    /// The columns of a model's examples with this schema id: as the profile task or as serving filled them in.
+    pub fn schema(&self, model: &str, id: u64) -> Option<&Schema> {
+        let models = self.plans.iter().rev().flat_map(|plan| &plan.models).filter(|m| m.name == model);
+        models.flat_map(|m| [&m.served, &m.schema]).find(|schema| schema.id() == id)
+    }
+
+    /// What the last plan calls by a name that an earlier one used for something else. Labels of open impressions, weights
+    /// and sums are kept by these names, so that would mix what does not belong together.
+    pub fn other_meanings(&self) -> Vec<String> {
+        let Some((last, earlier)) = self.plans.split_last() else { return Vec::new() };
+        let is_other = |new: &OutcomePlan| {
+            let same_name = earlier.iter().flat_map(|plan| &plan.outcomes).filter(|old| old.name == new.name);
+            same_name.into_iter().any(|old| old != new)
+        };
+        let outcomes = last.outcomes.iter().filter(|new| is_other(new));
+        let outcome_of = |plan: &Plan, model: &ModelPlan| plan.outcomes[model.outcome].name.clone();
+        let is_of_another = |new: &&ModelPlan| {
+            let old = |plan: &Arc<Plan>| plan.models.iter().find(|m| m.name == new.name).map(|m| outcome_of(plan, m));
+            earlier.iter().filter_map(old).any(|old| old != outcome_of(last, new))
+        };
+        let models = last.models.iter().filter(is_of_another);
+        let outcomes = outcomes.map(|outcome| format!("the meaning of outcome `{}`", outcome.name));
+        outcomes.chain(models.map(|model| format!("the outcome of model `{}`", model.name))).collect()
     }
 
     /// The plan that a model began with, and its number there.

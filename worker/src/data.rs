@@ -93,7 +93,7 @@ pub enum DataError {
     )]
     TooManyPartitions { partitions: u32 },
     #[error(
-        "the state in {} was begun with other {}, and cannot go on under this one ({GOES_ON}); go back to it, or start \
+        "the state in {} was begun with other {}, and cannot go on under this pipeline ({GOES_ON}); go back, or start \
          with an empty folder (--data)", folder.display(), changes.join(", ")
     )]
     Changed { folder: PathBuf, changes: Vec<String> },
@@ -108,8 +108,8 @@ pub enum DataError {
 
 /// Of a spec: what may change while state goes on.
 const MAY_CHANGE: [&str; 6] = ["features", "outcomes", "models", "policies", "placements", "experiments"];
-const GOES_ON: &str =
-    "only features, outcomes, models, policies, placements and experiments may change on living state";
+const GOES_ON: &str = "features, models, policies, placements and experiments may change on living state, outcomes may \
+    come and go; a name, once used, keeps its outcome";
 
 /// Everything of one data folder.
 pub struct Data {
@@ -177,15 +177,16 @@ fn check_change(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<(),
             .iter()
             .any(|name| part.strip_prefix(name).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric)))
     };
-    if changes.iter().all(may_change) {
-        let before = configuration_of(folder, dir, pipeline)?.first().names.clone();
-        if before == pipeline.plan.names {
-            return Ok(());
-        }
+    changes.retain(|path| !may_change(path));
+    let known = configuration_of(folder, dir, pipeline)?;
+    if known.first().names != pipeline.plan.names {
         // What an event is called, or whether decisions are impressions.
         changes.push("names of events".to_owned());
     }
-    changes.retain(|path| !may_change(path));
+    changes.extend(known.other_meanings());
+    if changes.is_empty() {
+        return Ok(());
+    }
     Err(DataError::Changed { folder: folder.to_owned(), changes })
 }
 
@@ -197,11 +198,18 @@ fn check_key(folder: &Path, pipeline: &Pipeline) -> Result<bool, DataError> {
     }
 }
 
+/// What a folder is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Run,
+    Look,
+}
+
 impl Data {
     /// Opens or creates a folder for a run. Fails if another process has it, or another pipeline, or if its state cannot
     /// go on under this version of the pipeline.
     pub fn open(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
-        Self::open_and(folder, pipeline_file, pipeline, |dir| {
+        Self::open_and(folder, pipeline_file, pipeline, Purpose::Run, |dir| {
             check_change(folder, dir, pipeline)?;
             tracing::info!(
                 changed = pipeline.validated.changes(&dir.identity().spec).join(", "),
@@ -215,6 +223,7 @@ impl Data {
         folder: &Path,
         pipeline_file: &Path,
         pipeline: &Pipeline,
+        purpose: Purpose,
         changed: impl FnOnce(&mut DataDir) -> Result<(), DataError>,
     ) -> Result<Self, DataError> {
         let (validated, text) = (&pipeline.validated, pipeline.validated.result_digest_text());
@@ -230,9 +239,7 @@ impl Data {
             return Err(DataError::TooManyPartitions { partitions });
         }
         let (mut dir, found) = DataDir::open(folder, &wanted)?;
-        if !check_key(folder, pipeline)? {
-            write_json(folder, KEY, &KeyCheck::of(pipeline))?;
-        }
+        let has_key = check_key(folder, pipeline)?;
         if found == Found::OtherSpec {
             changed(&mut dir)?;
         }
@@ -245,15 +252,20 @@ impl Data {
             owner: format!("{}-{started}", std::process::id()),
             engine_version: ENGINE_VERSION,
         };
-        let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
-        write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
+        if purpose == Purpose::Run {
+            if !has_key {
+                write_json(folder, KEY, &KeyCheck::of(pipeline))?;
+            }
+            let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
+            write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
+        }
         Ok(Self { folder: folder.to_owned(), _lock: dir, log, store, claimant, configuration })
     }
 
     /// Opens a folder that a run has left. Creates none, and changes nothing.
     pub fn open_existing(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
         DataDir::open_read_only(folder)?;
-        Self::open_and(folder, pipeline_file, pipeline, |dir| {
+        Self::open_and(folder, pipeline_file, pipeline, Purpose::Look, |dir| {
             let changes = pipeline.validated.changes(&dir.identity().spec);
             Err(DataError::NotYet { folder: folder.to_owned(), changes })
         })
@@ -342,12 +354,12 @@ mod tests {
         let folder = dir.path().join("data");
         let (file, first) = pipeline(dir.path(), TOUR, 'a');
         drop(Data::open(&folder, &file, &first).unwrap());
-        let (_, second) = pipeline(dir.path(), &TOUR.replace("within: 30m", "within: 31m"), 'a');
+        let (_, second) = pipeline(dir.path(), &TOUR.replace("halfLife: 7d", "halfLife: 8d"), 'a');
         assert!(matches!(checkpoints_of(&folder, &second), Err(DataError::NotYet { .. })));
         let Err(DataError::NotYet { changes, .. }) = Data::open_existing(&folder, &file, &second) else {
             panic!("let through")
         };
-        assert_eq!(changes, ["spec.outcomes.click.within"]);
+        assert_eq!(changes, ["spec.features.taste.halfLife"]);
         for _ in 0..2 {
             let data = Data::open(&folder, &file, &second).unwrap();
             assert_eq!(data.configuration().generation(), 2, "the same again is no other");
@@ -358,9 +370,35 @@ mod tests {
             (configuration.generation(), configuration.spec.as_str()),
             (3, first.validated.result_digest_text())
         );
-        let within = |generation| configuration.plan(generation).unwrap().outcomes[0].within_micros / 60_000_000;
-        assert_eq!([1, 2, 3].map(within), [30, 31, 30]);
-        assert!(configuration.plan(4).is_none() && configuration.plan(0).is_none());
+        assert_eq!(configuration.beginning_of("ctr").unwrap().1, 0);
+    }
+
+    #[test]
+    fn a_name_that_was_used_keeps_its_outcome_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        let (file, first) = pipeline(dir.path(), TOUR, 'a');
+        drop(Data::open(&folder, &file, &first).unwrap());
+        let refused = |yaml: &str| {
+            let (file, other) = pipeline(dir.path(), yaml, 'a');
+            match Data::open(&folder, &file, &other) {
+                Err(DataError::Changed { changes, .. }) => changes,
+                _ => panic!("let through"),
+            }
+        };
+        let longer = TOUR.replace("within: 30m", "within: 31m");
+        assert_eq!(refused(&longer), ["the meaning of outcome `click`"]);
+        let renamed = TOUR
+            .replace("    click: {event: click,", "    tap: {event: click,")
+            .replace("outcome: click", "outcome: tap");
+        assert_eq!(refused(&renamed), ["the outcome of model `ctr`"]);
+        let renamed = renamed.replace("name: ctr", "name: ctr2");
+        let (file, second) = pipeline(dir.path(), &renamed, 'a');
+        drop(Data::open(&folder, &file, &second).unwrap());
+        // Also after it was gone for a while.
+        assert_eq!(refused(&longer), ["the meaning of outcome `click`"]);
+        let (file, first) = pipeline(dir.path(), TOUR, 'a');
+        assert_eq!(Data::open(&folder, &file, &first).unwrap().configuration().generation(), 3);
     }
 
     #[test]

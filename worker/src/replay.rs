@@ -12,8 +12,8 @@ use millrace_engine::{
         outbox::{Handle, Outbox},
     },
     learn::validation::{BaseRate, Figures, Validation},
-    model::ModelTask,
-    order::Merge,
+    model::{ModelError, ModelTask},
+    order::{Merge, OwnRecord},
     plan::Plan,
     profile::Profile,
 };
@@ -243,7 +243,7 @@ impl Replay<'_> {
         for_each_record(self.log.as_ref(), &reads, self.log.start(&reads)?, self.log.end(&reads)?, |offset, bytes| {
             let failed = |cause| HostError::order(&reads, offset, cause);
             let accepted = merge.accept(&bytes).map_err(failed)?;
-            served.task.control(&accepted.control).map_err(|e| HostError::model(&reads, offset, e))?;
+            served.control(&accepted.control).map_err(|e| HostError::model(&reads, offset, e))?;
             while let Some(released) = merge.release() {
                 served.next(released.bytes).map_err(|e| HostError::model(&reads, offset, e))?;
             }
@@ -266,17 +266,33 @@ impl Served {
         Self { task, base: BaseRate::new(None), validation: Validation::default(), unlearned: VecDeque::new() }
     }
 
+    /// What another configuration finds is learned under the one before.
+    fn control(&mut self, records: &[OwnRecord]) -> Result<(), ModelError> {
+        if !records.is_empty() {
+            while let Some(first) = self.unlearned.pop_front() {
+                self.learn(&first)?;
+            }
+        }
+        self.task.control(records)
+    }
+
+    fn learn(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        let example = Example::read(bytes)?;
+        self.task.learn(&example)?;
+        self.base.learn(example.head.label);
+        Ok(())
+    }
+
     /// Examples come in the order of their times which, since `within` is constant, is that of their impressions.
-    fn next(&mut self, bytes: &[u8]) -> Result<(), millrace_engine::model::ModelError> {
+    fn next(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
         let example = Example::read(bytes)?;
         while let Some(first) = self.unlearned.front() {
-            let first = Example::read(first)?;
-            if first.head.time > example.head.impression {
+            if Example::read(first)?.head.time > example.head.impression {
                 break;
             }
-            self.task.learn(&first)?;
-            self.base.learn(first.head.label);
-            self.unlearned.pop_front();
+            if let Some(first) = self.unlearned.pop_front() {
+                self.learn(&first)?;
+            }
         }
         let head = &example.head;
         if !self.task.model().trains_on(head) {

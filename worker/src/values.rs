@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use millrace_engine::{
     codec::Reader,
     example::{FeatureValue, Schema, VALUE_BYTES},
-    plan::ModelPlan,
 };
 use serde_json::{Value, json};
 
@@ -32,9 +31,4 @@ pub fn by_column(schema: &Schema, values: impl Iterator<Item = FeatureValue>) ->
 pub fn of_bytes(schema: &Schema, bytes: &[u8]) -> BTreeMap<String, Value> {
     let values = bytes.chunks_exact(VALUE_BYTES);
     by_column(schema, values.map(|v| FeatureValue::read(&mut Reader::new(v)).unwrap_or(FeatureValue::Missing)))
-}
-
-/// The columns that values of this schema id have: as served, or as the profile task fills them in.
-pub fn schema_of(model: &ModelPlan, id: u64) -> &Schema {
-    if model.served.id() == id { &model.served } else { &model.schema }
 }

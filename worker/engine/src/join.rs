@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What an impression waits for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutcomePlan {
     pub name: String,
     pub event: EventType,

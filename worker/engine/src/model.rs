@@ -79,6 +79,9 @@ impl ModelTask {
         }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
     /// Of the pipeline as it is by now.
     pub fn generation(&self) -> u32 {
         self.generation

@@ -13,7 +13,7 @@ use millrace_engine::{
     },
     ingest::partition_of,
     order::Merge,
-    plan::{FIRST_GENERATION, Plan},
+    plan::Plan,
     profile::Profile,
 };
 use serde_json::{Value, json};
@@ -337,10 +337,8 @@ fn decided(head: &ExampleHead<'_>) -> String {
 fn print_example(known: &Configuration, plan: &Plan, model: usize, example: &Example<'_>, output: Output) {
     let head = &example.head;
     let name = &plan.models[model].name;
-    // Examples of before generations were told have 0.
-    let of_then = known.plan(head.generation.max(FIRST_GENERATION)).unwrap_or(known.first());
-    let of_then = of_then.models.iter().find(|m| m.name == *name).unwrap_or(&plan.models[model]);
-    let values = values::by_column(values::schema_of(of_then, head.schema), example.values());
+    let schema = known.schema(name, head.schema).unwrap_or(&plan.models[model].schema);
+    let values = values::by_column(schema, example.values());
     let number = |x: f64| if x.is_nan() { Value::Null } else { json!(x) };
     let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
     let version = head.is_decided().then_some(head.model_version);

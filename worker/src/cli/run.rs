@@ -114,7 +114,7 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let (log, store, claimant) = (data.log(), data.store(), data.claimant());
     let host = Host::start(&pipeline, configuration, &partitions, log, store, claimant, &args.host_config())?;
     let shared = metrics::Shared::new();
-    shared.update(host.statuses(), true);
+    shared.update(host.statuses(), host.has_caught_up());
     let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;
     let serving = Arc::new(Serving::new(&pipeline, host.asked(), posted));
     let mut view = View::new(&pipeline, data.configuration().generation(), serving.clone(), shared.clone());
@@ -215,7 +215,7 @@ async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) ->
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     view.progress = Progress::start(Totals::of(&host.statuses()).read);
     let mut ticks = interval(POLL);
-    let (mut updated, mut sampled) = (Instant::now(), None);
+    let (mut updated, mut sampled, mut is_ready) = (Instant::now(), None, false);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -225,9 +225,9 @@ async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) ->
         if host.is_done() || host.is_failing() {
             break;
         }
-        if updated.elapsed() >= METRICS_EVERY {
-            updated = Instant::now();
-            view.shared.update(host.statuses(), true);
+        if updated.elapsed() >= METRICS_EVERY || (!is_ready && host.has_caught_up()) {
+            (updated, is_ready) = (Instant::now(), host.has_caught_up());
+            view.shared.update(host.statuses(), is_ready);
         }
         if has_page && sampled.is_none_or(|sampled: Instant| sampled.elapsed() >= OVERVIEW_EVERY) {
             sampled = Some(Instant::now());

@@ -31,6 +31,8 @@ pub struct Job {
     pub task: TaskId,
     pub extent: Extent,
     pub bytes: Vec<u8>,
+    /// Of the pipeline as the task knows it; an ingest task knows only the last one.
+    pub generation: Option<u32>,
     /// Offset of the next record that the task will read.
     pub log_offset: u64,
     pub frame_checksum: u64,
@@ -181,7 +183,7 @@ impl Keeper {
         let position = Position {
             log_offset: job.log_offset,
             frame_checksum: job.frame_checksum,
-            generation: self.generation,
+            generation: job.generation.unwrap_or(self.generation),
             spec_digest: self.spec_digest,
             written_at_unix_ms: now,
         };
@@ -256,7 +258,8 @@ mod tests {
         let (log_offset, frame_checksum, ticket, last, acknowledged) = (1, 0, 0, false, Arc::default());
         let (extent, bytes) = (Extent::Base, vec![1]);
         claim.progress.pending.store(true, Ordering::Release);
-        let job = Job { task, extent, bytes, log_offset, frame_checksum, ticket, last, acknowledged };
+        let generation = None;
+        let job = Job { task, extent, bytes, generation, log_offset, frame_checksum, ticket, last, acknowledged };
         assert!(checkpoints.save(job));
         assert!(matches!(thread.join().unwrap(), Err(HostError::Lineage { .. })));
         assert!(abandoned.load(Ordering::Acquire) && claim.progress.pending.load(Ordering::Acquire));

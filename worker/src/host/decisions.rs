@@ -167,7 +167,7 @@ impl Desk {
             Some(user) => profile.view_and_catalog(user),
             None => (View::CLOSED, profile.catalog()),
         };
-        let is_behind = profile_generation < self.generation;
+        let is_behind = profile_generation < self.generation || !self.catch_up.has_users();
         let is_withdrawn = |user| self.is_withdrawn(user, view.row.map_or(Time::MIN, |row| row.granted()));
         let view = if is_behind || q.user.is_some_and(is_withdrawn) { View::CLOSED } else { view };
         let world = World { plan: &self.plan, catalog, models: &self.models };

@@ -22,7 +22,7 @@ use millrace_engine::{
 };
 use tokio::sync::oneshot;
 
-use super::{figures::Figures, mailbox::Mailbox, thread::Published};
+use super::{catch_up::CatchUp, figures::Figures, mailbox::Mailbox, thread::Published};
 
 /// One who waits for an answer; dropped without one, he is told that the worker is stopping.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -81,8 +81,8 @@ impl ControlLog {
     }
 }
 
-/// How long a withdrawal is remembered beside the log. Far longer than it takes to be read.
-const WITHDRAWN_FOR: Duration = Duration::from_secs(600);
+/// How long a withdrawal is remembered beside the log: far longer than it takes to be read.
+const WITHDRAWN_FOR: Duration = Duration::from_secs(86_400);
 
 /// Withdrawals that were accepted a moment ago.
 #[derive(Default)]
@@ -121,6 +121,9 @@ pub struct Desk {
     pub models: Vec<ServingModel>,
     pub decider: Decider,
     withdrawals: Withdrawals,
+    pub catch_up: Arc<CatchUp>,
+    /// Has this thread been told of every model?
+    is_told: bool,
     /// Answered once the batch with this ticket is durable; tickets rise.
     durable: Vec<(u64, Reply<()>)>,
 }
@@ -132,11 +135,16 @@ impl Desk {
         figures: Arc<Figures>,
         plan: Arc<Plan>,
         generation: u32,
+        catch_up: Arc<CatchUp>,
     ) -> Self {
         let models = plan.serving_models();
         let decider = Decider::new(&plan);
         let (withdrawals, durable) = (Withdrawals::default(), Vec::new());
-        Self { mailbox, everybody, figures, plan, generation, models, decider, withdrawals, durable }
+        let is_told = models.is_empty() || !plan.serves();
+        if !is_told {
+            catch_up.expect_thread();
+        }
+        Self { mailbox, everybody, figures, plan, generation, models, decider, withdrawals, catch_up, is_told, durable }
     }
 
     /// May this user be personalized, as far as the last minutes' withdrawals say?
@@ -145,13 +153,20 @@ impl Desk {
     }
 
     pub fn withdraw(&mut self, user: Pseudonym, stated: Time) {
+        self.figures.forget(user);
         self.withdrawals.add(user, stated);
     }
 
     pub fn learn(&mut self, model: usize, delta: &ServingDelta) {
         let copy = &mut self.models[model];
         match copy.apply(delta) {
-            Ok(_) => self.figures.serves(model, copy.version(), copy.standing()),
+            Ok(_) => {
+                self.figures.serves(model, copy.version(), copy.standing());
+                if !self.is_told && self.models.iter().all(|copy| copy.seen().is_some()) {
+                    self.is_told = true;
+                    self.catch_up.thread_is_told();
+                }
+            }
             Err(error) => {
                 let model = &self.plan.models[model].name;
                 tracing::error!(model, %error, "a serving copy could not be brought up to date");
@@ -169,11 +184,14 @@ impl Desk {
         Some(UserProfile { granted, last_event, watermark, features: plan.features.describe(row, watermark) })
     }
 
-    /// Appends the erasure; `ticket` is the one of the batch that will hold it.
-    pub fn erase(&mut self, log: &mut ControlLog, outbox: &mut Outbox, erase: Erase, ticket: u64, reply: Reply<()>) {
+    /// Appends the erasure. Until it has been read, nothing from before it is served.
+    pub fn erase(&mut self, log: &mut ControlLog, outbox: &mut Outbox, erase: Erase) {
         log.append(&Control::Erase(erase), outbox);
-        // Until the erasure has been read, nothing from before it is served.
-        self.withdrawals.add(erase.user, erase.time);
+        self.withdraw(erase.user, erase.time);
+    }
+
+    /// Answers once the batch with this ticket is durable.
+    pub fn answer_when_durable(&mut self, ticket: u64, reply: Reply<()>) {
         self.durable.push((ticket, reply));
     }
 
@@ -193,26 +211,11 @@ impl Desk {
             return;
         }
         published.scored = Some(scored);
-        tell_alarms(&self.plan.models[published.model].name, task);
         let (model, delta) = (published.model, Arc::new(task.serving_delta()));
         self.everybody.iter().for_each(|mailbox| mailbox.tell(Request::Learned { model, delta: delta.clone() }));
     }
 
     pub fn partition_of(&self, user: Pseudonym) -> u32 {
         partition_of(user, self.plan.partitions) as u32
-    }
-}
-
-/// Each alarm of drift once, with what was done about it.
-fn tell_alarms(model: &str, task: &mut ModelTask) {
-    for alarm in task.take_alarms() {
-        let example = alarm.found.example;
-        tracing::warn!(
-            model,
-            example,
-            "drift: {alarm}; {}. Did a source change what it sends, or did the world? `drift` in /v1/status and on the page \
-             shows how it goes on",
-            alarm.done
-        );
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millrace_engine::{control::Decision, decide::Reason, learn::Standing};
+use millrace_engine::{control::Decision, decide::Reason, event::Pseudonym, learn::Standing};
 
 use crate::overview::{DecisionFigures, ServingCopy};
 
@@ -95,6 +95,12 @@ impl Figures {
             inner.recent.push_front(Arc::new(recent));
             inner.recent.truncate(RECENT);
         }
+    }
+
+    /// Nothing of this user is to be shown any more.
+    pub fn forget(&self, user: Pseudonym) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.recent.retain(|recent| recent.decision.user != user);
     }
 
     /// A serving copy was brought up to date.

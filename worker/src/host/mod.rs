@@ -1,6 +1,8 @@
 //! The host: it gives tasks to engine threads, and connects them with the log and the checkpoint store.
 
+mod catch_up;
 pub mod checkpoints;
+mod deal;
 pub mod decisions;
 pub mod desk;
 pub mod error;
@@ -94,6 +96,11 @@ impl Host {
     /// Wakes all engine threads: there is something new in a log.
     pub fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
         self.wake.clone()
+    }
+
+    /// Has all been read that was there at the start, and every copy of a model been brought up to date?
+    pub fn has_caught_up(&self) -> bool {
+        self.control.catch_up.is_done()
     }
 
     /// Has everything come to its end: sources, then profiles, then models? Asked again and again.

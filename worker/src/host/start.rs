@@ -4,14 +4,14 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use millrace_engine::{
-    control::{self, Configure},
+    control::Configure,
     event::Seq,
     frame::{Kind, Origin, outbox::Outbox, stored_checksum},
     ingest::TablePlan,
@@ -22,16 +22,16 @@ use millrace_engine::{
 use super::{
     Host, HostError,
     checkpoints::{Checkpoints, Claim, Keeper},
-    desk::{ControlLog, Desk, Request},
+    deal::Dealing,
+    desk::{Desk, Request},
     figures::Figures,
     ingest::{IngestTask, Place, ReadPlan, Saved, Shared},
     logs,
     mailbox::Mailbox,
     serving::Asked,
     skew::{Pacer, Watermarks},
-    status::TaskStatus,
     task::{Follow, Task},
-    thread::{Cadence, Control, EngineThread, Published, Seat, Slice},
+    thread::{Cadence, Control, EngineThread},
     writer,
 };
 use crate::{
@@ -62,16 +62,16 @@ pub struct HostConfig {
 const FLUSH_AFTER: Duration = Duration::from_millis(5);
 
 /// A task before it has a thread.
-struct Claimed {
-    task: Task,
-    id: TaskId,
-    claim: Claim,
-    origin: Option<Origin>,
-    from: Seq,
-    outputs: Vec<LogPartition>,
-    saved_position: Option<u64>,
+pub(super) struct Claimed {
+    pub task: Task,
+    pub id: TaskId,
+    pub claim: Claim,
+    pub origin: Option<Origin>,
+    pub from: Seq,
+    pub outputs: Vec<LogPartition>,
+    pub saved_position: Option<u64>,
     /// Of a model task.
-    model: Option<usize>,
+    pub model: Option<usize>,
 }
 
 struct Starter<'a> {
@@ -348,78 +348,6 @@ fn outputs_of(pipeline: &Pipeline, claimed: &[Claimed]) -> (Vec<LogPartition>, V
     (outputs, kinds)
 }
 
-/// Tasks dealt out to threads.
-struct Dealt {
-    outboxes: Vec<Outbox>,
-    seats: Vec<Vec<Seat>>,
-    statuses: Vec<Arc<Mutex<TaskStatus>>>,
-    done: [Vec<Arc<AtomicBool>>; 3],
-    /// The thread of each events partition.
-    owners: Vec<usize>,
-}
-
-/// What dealing needs to know of the host.
-struct Dealing<'a> {
-    threads: usize,
-    generation: u32,
-    outputs: &'a [LogPartition],
-    kinds: &'a [Kind],
-    log: &'a dyn Log,
-    checkpoint_every: Duration,
-    serves: bool,
-}
-
-impl Dealing<'_> {
-    fn outputs(&self, partitions: &[LogPartition]) -> Vec<usize> {
-        partitions.iter().filter_map(|partition| self.outputs.iter().position(|output| output == partition)).collect()
-    }
-
-    fn deal(&self, claimed: Vec<Claimed>, configure: &Configure) -> Dealt {
-        let mut dealt = Dealt {
-            outboxes: (0..self.threads).map(|_| Outbox::new(self.generation, self.kinds)).collect(),
-            seats: (0..self.threads).map(|_| Vec::new()).collect(),
-            statuses: Vec::new(),
-            done: Default::default(),
-            owners: Vec::new(),
-        };
-        for (number, c) in claimed.into_iter().enumerate() {
-            let thread = number % self.threads;
-            let outbox = &mut dealt.outboxes[thread];
-            let (origin, epoch) = (c.origin.unwrap_or_default(), c.claim.epoch);
-            let handle = outbox.register(origin, epoch, c.from, &self.outputs(&c.outputs));
-            let control = c.task.controlled().map(|partition| {
-                let (of, from) = (Origin::control(partition.partition), control::seq(epoch, 0));
-                let handle = outbox.register(of, epoch, from, &self.outputs(std::slice::from_ref(partition)));
-                ControlLog::new(handle, epoch)
-            });
-            let mut seat = Seat {
-                number,
-                id: c.id,
-                handle,
-                origin,
-                epoch,
-                status: Arc::new(Mutex::new(c.task.status(self.log))),
-                progress: c.claim.progress,
-                done: Arc::default(),
-                next_checkpoint: Instant::now() + self.checkpoint_every,
-                saved_position: c.saved_position,
-                slice: Slice::default(),
-                control,
-                published: c.model.filter(|_| self.serves).map(|model| Published { model, scored: None }),
-                task: c.task,
-            };
-            seat.configure(configure, outbox);
-            dealt.statuses.push(seat.status.clone());
-            dealt.done[seat.task.stage()].push(seat.done.clone());
-            if matches!(seat.task, Task::Profile(..)) {
-                dealt.owners.push(thread);
-            }
-            dealt.seats[thread].push(seat);
-        }
-        dealt
-    }
-}
-
 fn run(
     pipeline: &Pipeline,
     configuration: &Configuration,
@@ -463,6 +391,7 @@ fn run(
         log: log.as_ref(),
         checkpoint_every: cadence.checkpoint_every,
         serves: pipeline.plan.serves(),
+        catch_up: &control.catch_up,
     };
     let mut dealt = dealing.deal(claimed, &configure);
     let mailboxes: Vec<Arc<Mailbox<Request>>> = (0..threads).map(|_| Arc::default()).collect();
@@ -488,6 +417,7 @@ fn run(
                 figures[number].clone(),
                 pipeline.plan.clone(),
                 configure.generation,
+                control.catch_up.clone(),
             ),
         };
         let spawned = thread::Builder::new().name(format!("engine-{number}")).spawn(move || engine.run());

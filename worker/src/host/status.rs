@@ -35,6 +35,8 @@ pub enum Detail {
         unreadable_now: bool,
     },
     Profile {
+        /// Of the pipeline as the task knows it by now.
+        generation: u32,
         counts: profile::Counts,
         /// By name, as the task knows the pipeline by now; likewise the next.
         outcomes: Vec<(String, OutcomeCounts)>,
@@ -56,6 +58,8 @@ pub struct Totals {
     pub events: u64,
     pub accepted: u64,
     pub late: u64,
+    /// Examples that came below what a model had learned already, and were not learned: there should be none.
+    pub late_examples: u64,
     pub future: u64,
     pub duplicate: u64,
     pub unconsented: u64,
@@ -78,9 +82,20 @@ pub struct Totals {
 
 impl Totals {
     pub fn of(tasks: &[TaskStatus]) -> Self {
+        let generation = |task: &TaskStatus| match task.detail {
+            Detail::Profile { generation, .. } => Some(generation),
+            _ => None,
+        };
+        // Sums of an experiment as it was before a change do not go with those of afterwards.
+        let last = tasks.iter().filter_map(generation).max();
         let mut totals = Self::default();
         for task in tasks {
             totals.add(task);
+            if let Detail::Profile { experiments, .. } = &task.detail
+                && generation(task) == last
+            {
+                experiments.iter().for_each(|(name, sums)| totals.add_experiment(name, sums));
+            }
         }
         totals
     }
@@ -88,8 +103,7 @@ impl Totals {
     fn add(&mut self, task: &TaskStatus) {
         match &task.detail {
             Detail::Ingest { counts, .. } => self.add_ingest(counts),
-            Detail::Profile { counts, outcomes, users, open_joins, experiments } => {
-                experiments.iter().for_each(|(name, sums)| self.add_experiment(name, sums));
+            Detail::Profile { counts, outcomes, users, open_joins, .. } => {
                 self.accepted += counts.accepted;
                 self.duplicate += counts.duplicate;
                 self.unconsented += counts.unconsented;
@@ -105,7 +119,8 @@ impl Totals {
                 let lowest = self.watermark.map_or(task.watermark, |w| w.min(task.watermark));
                 self.watermark = Some(lowest);
             }
-            Detail::Model { name, summary, .. } => {
+            Detail::Model { name, summary, late } => {
+                self.late_examples += late;
                 self.models.insert(name.clone(), (**summary).clone());
             }
         }

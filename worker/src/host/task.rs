@@ -249,6 +249,7 @@ impl Task {
                 waiting: profile.waiting(),
                 checkpoints: Written::default(),
                 detail: Detail::Profile {
+                    generation: profile.generation(),
                     counts: *profile.counts(),
                     outcomes: outcomes_of(profile),
                     users: profile.users().len(),
@@ -257,7 +258,7 @@ impl Task {
                 },
             },
             Task::Model(model, follow, name) => {
-                let model_name = follow.partition.log.trim_start_matches("examples.").to_owned();
+                let model_name = model.name().to_owned();
                 let summary = Box::new(model.model().summary());
                 TaskStatus {
                     task: name.clone(),

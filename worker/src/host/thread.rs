@@ -18,13 +18,16 @@ use millrace_engine::{
         Kind, Origin,
         outbox::{Handle, Outbox},
     },
+    model::ModelTask,
     profile::Profile,
 };
 
 use super::{
+    catch_up::{Behind, CatchUp},
     checkpoints::{Checkpoints, Job, Progress},
     desk::{ControlLog, Desk, Request},
     error::HostError,
+    logs,
     start::effects_of,
     status::TaskStatus,
     task::{Done, Stepped, Task},
@@ -52,6 +55,7 @@ pub struct Control {
     pub abandoned: Arc<AtomicBool>,
     /// What must have come to its end before: 0 nothing, 1 the sources, 2 the profile tasks.
     pub stage: AtomicU8,
+    pub catch_up: Arc<CatchUp>,
 }
 
 /// A task with what its thread keeps beside it.
@@ -72,6 +76,8 @@ pub struct Seat {
     /// Where control records for the task go.
     pub control: Option<ControlLog>,
     pub published: Option<Published>,
+    /// What was there at the start.
+    pub behind: Behind,
 }
 
 impl Seat {
@@ -136,6 +142,8 @@ pub struct EngineThread {
     pub desk: Desk,
 }
 
+/// Bytes that may wait for the writer until requests wait too: what is decided is appended, and would only add to them.
+const BACKLOG_BYTES: usize = 64 << 20;
 const STATUS_EVERY: Duration = Duration::from_millis(50);
 /// The longest sleep of a thread that nobody wakes.
 const IDLE_SLEEP: Duration = Duration::from_millis(20);
@@ -295,22 +303,55 @@ impl EngineThread {
         seat.progress.pending.store(true, Ordering::Release);
         let (ticket, acknowledged) = (self.sent, self.acknowledged.clone());
         let task = seat.id.clone();
-        let job = Job { task, extent, bytes, log_offset: position, frame_checksum, ticket, last, acknowledged };
+        let generation = seat.task.generation();
+        let job =
+            Job { task, extent, bytes, generation, log_offset: position, frame_checksum, ticket, last, acknowledged };
         if !self.checkpoints.save(job) {
             self.control.stop.store(true, Ordering::Release);
         }
         Ok(())
     }
 
+    /// How far tasks are on the way to what was there at the start.
+    fn catch_up(&mut self, quiet: bool) {
+        let catch_up = &self.control.catch_up;
+        if catch_up.has_users() {
+            return;
+        }
+        let (acknowledged, next_ticket) = (self.acknowledged.load(Ordering::Acquire), self.sent + 1);
+        for seat in &mut self.seats {
+            let (position, _) = seat.task.position();
+            seat.behind = match seat.behind {
+                Behind::Topic(end) if position >= end => Behind::Ticket(next_ticket),
+                Behind::Ticket(ticket) if quiet || acknowledged >= ticket => {
+                    catch_up.topic_is_read();
+                    Behind::No
+                }
+                Behind::Partition(None) if catch_up.has_topics() => {
+                    Behind::Partition(seat.task.controlled().and_then(|partition| self.log.end(partition).ok()))
+                }
+                Behind::Partition(Some(end)) if position >= end => {
+                    catch_up.partition_is_read();
+                    Behind::No
+                }
+                behind => behind,
+            };
+        }
+    }
+
     fn tell(&mut self) {
         let quiet = self.all_acknowledged() && !self.outbox.has_news();
+        self.catch_up(quiet);
         let stage = self.control.stage.load(Ordering::Acquire);
         for seat in &mut self.seats {
             if quiet && !seat.done.load(Ordering::Acquire) && seat.task.done(self.log.as_ref(), stage) == Done::Yes {
                 seat.done.store(true, Ordering::Release);
             }
-            if let (Task::Model(task, ..), Some(published)) = (&mut seat.task, &mut seat.published) {
-                self.desk.publish(task, published);
+            if let Task::Model(task, ..) = &mut seat.task {
+                tell_alarms(task);
+                if let Some(published) = &mut seat.published {
+                    self.desk.publish(task, published);
+                }
             }
             if let Ok(mut status) = seat.status.lock() {
                 let written = seat.progress.written.lock().map(|written| *written).unwrap_or_default();
@@ -347,6 +388,9 @@ impl EngineThread {
     /// Answers all that waits. False: nothing did.
     fn answer(&mut self) -> bool {
         self.desk.acknowledge(self.acknowledged.load(Ordering::Acquire));
+        if self.backlog.iter().map(Batch::bytes).sum::<usize>() > BACKLOG_BYTES {
+            return false;
+        }
         let requests = self.desk.mailbox.take();
         let any = !requests.is_empty();
         for request in requests {
@@ -356,7 +400,7 @@ impl EngineThread {
     }
 
     fn answer_one(&mut self, request: Request) {
-        let Self { seats, desk, outbox, sent, .. } = self;
+        let Self { seats, desk, outbox, .. } = self;
         match request {
             Request::Learned { model, delta } => desk.learn(model, &delta),
             Request::Withdrawn { user, stated } => desk.withdraw(user, stated),
@@ -367,14 +411,34 @@ impl EngineThread {
                 let _ = reply.send(found);
             }
             Request::Erase { user, time, reply } => {
-                let Some((_, log)) = owner_of(seats, desk.partition_of(user)) else { return };
-                desk.erase(log, outbox, Erase { user, time }, *sent + 1, reply);
+                let partition = desk.partition_of(user);
+                let Some((_, log)) = owner_of(seats, partition) else { return };
+                desk.erase(log, outbox, Erase { user, time });
+                // Cut at once: the ticket is then the one of the batch that holds it.
+                if let Some(output) = self.outputs.iter().position(|output| *output == logs::events(partition)) {
+                    self.append(&[output]);
+                    self.desk.answer_when_durable(self.sent, reply);
+                }
             }
             Request::Decide(ask) => {
                 let Some((profile, log)) = owner_of(seats, ask.question.partition) else { return };
                 desk.decide(*ask, profile, log, outbox);
             }
         }
+    }
+}
+
+/// Each alarm of drift once, with what was done about it.
+fn tell_alarms(task: &mut ModelTask) {
+    for alarm in task.take_alarms() {
+        let example = alarm.found.example;
+        tracing::warn!(
+            model = task.name(),
+            example,
+            "drift: {alarm}; {}. Did a source change what it sends, or did the world? `drift` in /v1/status and on the page \
+             shows how it goes on",
+            alarm.done
+        );
     }
 }
 

@@ -22,6 +22,12 @@ pub struct Batch {
     pub acknowledged: Arc<AtomicU64>,
 }
 
+impl Batch {
+    pub fn bytes(&self) -> usize {
+        self.appends.iter().map(|(_, frame)| frame.len()).sum()
+    }
+}
+
 /// Ends with what stopped it.
 type WriterThread = JoinHandle<Result<(), AppendError>>;
 

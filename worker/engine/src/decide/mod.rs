@@ -109,7 +109,7 @@ pub enum Reason {
     ModeDefault,
     /// Default content: a model of the policy drifted.
     FellBack,
-    /// Default content: whoever knows the user has not read up to a change of the pipeline yet.
+    /// Default content: whoever knows the user, or a model of the policy, has not read all that was there at the start.
     NotReady,
 }
 
@@ -274,6 +274,9 @@ fn course<'a>(world: &World<'a>, request: &Request<'_>, placement: &'a Placement
     let Rank::Score(weights) = &policy.rank else {
         return Course { reason: Reason::NotPersonal, experiment, policy };
     };
+    if weights.iter().any(|(model, _)| world.models[*model].seen().is_none()) {
+        return default(Reason::NotReady, experiment);
+    }
     if weights.iter().any(|(model, _)| world.models[*model].standing() == Standing::FellBackToDefault) {
         return default(Reason::FellBack, experiment);
     }

@@ -34,6 +34,9 @@ pub struct Decisions {
     digest: u128,
 }
 
+/// Encoded bytes of all that are filed, at most. Beyond, the oldest go: event time may stand still while decisions go on.
+const MOST_BYTES: usize = 256 << 20;
+
 /// Least bytes of a change: user, id, deadline, length.
 const CHANGE_BYTES: usize = 16 + 8 + 8 + 4;
 
@@ -50,7 +53,18 @@ impl Decisions {
     pub fn file(&mut self, decision: &Decision, until: Time) -> bool {
         let mut encoded = Vec::new();
         decision.write(&mut encoded);
-        self.insert((decision.user, decision.id), until, encoded.into())
+        let is_new = self.insert((decision.user, decision.id), until, encoded.into());
+        self.keep_below(MOST_BYTES);
+        is_new
+    }
+
+    /// Lets go of the oldest until there are at most so many bytes.
+    fn keep_below(&mut self, most_bytes: usize) {
+        while self.encoded_bytes > most_bytes
+            && let Some((_, key)) = self.deadlines.first().copied()
+        {
+            self.remove(key);
+        }
     }
 
     fn insert(&mut self, key: Key, until: Time, encoded: Box<[u8]>) -> bool {
@@ -215,5 +229,28 @@ impl<'a> Shown<'a> {
             values = split.map_or(&[], |(_, rest)| rest);
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many() {
+        let mut decisions = Decisions::default();
+        for id in 1..=3 {
+            let decision = Decision { id, user: Pseudonym(7), ..Decision::default() };
+            assert!(decisions.file(&decision, Time(id as i64)));
+        }
+        let each = decisions.encoded_bytes() / 3;
+        let only_last = {
+            let mut only_last = Decisions::default();
+            only_last.file(&Decision { id: 3, user: Pseudonym(7), ..Decision::default() }, Time(3));
+            only_last.digest()
+        };
+        decisions.keep_below(each + each / 2);
+        assert_eq!((decisions.count(), decisions.encoded_bytes(), decisions.digest()), (1, each, only_last));
+        assert!(decisions.find(Pseudonym(7), 3).is_some());
     }
 }

@@ -1,0 +1,59 @@
+//! What was there when a host started has to be read before decisions are personal: among it may be withdrawals and
+//! erasures that were accepted by the process before.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How much is still to be read, or to be told, until everybody knows what was accepted before the start.
+#[derive(Debug, Default)]
+pub struct CatchUp {
+    /// Topics that are not in the events log yet.
+    topics: AtomicUsize,
+    /// Events partitions that are not read to there yet.
+    partitions: AtomicUsize,
+    /// Threads that have not been told of every model.
+    threads: AtomicUsize,
+}
+
+impl CatchUp {
+    pub fn expect_topic(&self) {
+        self.topics.fetch_add(1, Ordering::AcqRel);
+    }
+    pub fn expect_partition(&self) {
+        self.partitions.fetch_add(1, Ordering::AcqRel);
+    }
+    pub fn expect_thread(&self) {
+        self.threads.fetch_add(1, Ordering::AcqRel);
+    }
+    pub fn topic_is_read(&self) {
+        self.topics.fetch_sub(1, Ordering::AcqRel);
+    }
+    pub fn partition_is_read(&self) {
+        self.partitions.fetch_sub(1, Ordering::AcqRel);
+    }
+    pub fn thread_is_told(&self) {
+        self.threads.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub fn has_topics(&self) -> bool {
+        self.topics.load(Ordering::Acquire) == 0
+    }
+    /// May users be personalized?
+    pub fn has_users(&self) -> bool {
+        self.has_topics() && self.partitions.load(Ordering::Acquire) == 0
+    }
+    pub fn is_done(&self) -> bool {
+        self.has_users() && self.threads.load(Ordering::Acquire) == 0
+    }
+}
+
+/// Where a task is on its way there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A topic is to be read up to this offset.
+    Topic(u64),
+    /// It has been; what came of it is in the log once this ticket is acknowledged, or nothing is on its way.
+    Ticket(u64),
+    /// An events partition; up to which offset is known once all topics are in.
+    Partition(Option<u64>),
+    No,
+}
