@@ -24,9 +24,9 @@ impl Configuration {
     ///
     /// # Errors
     /// This engine cannot compile an earlier one.
-    pub fn new(spec: &str, earlier: &[String], last: &Arc<Plan>) -> Result<Self, ConfigureError> {
+    pub fn new(spec: &str, earlier: &[&str], last: &Arc<Plan>) -> Result<Self, ConfigureError> {
         let compile =
-            |(n, spec): (usize, &String)| Plan::of_configuration(FIRST_GENERATION + n as u32, spec).map(Arc::new);
+            |(n, spec): (usize, &&str)| Plan::of_configuration(FIRST_GENERATION + n as u32, spec).map(Arc::new);
         let mut plans = earlier.iter().enumerate().map(compile).collect::<Result<Vec<_>, _>>()?;
         plans.push(last.clone());
         Ok(Self { spec: spec.to_owned(), plans })

@@ -162,9 +162,13 @@ pub fn checkpoints_of(folder: &Path, pipeline: &Pipeline) -> Result<(Arc<dyn Sto
     Ok((checkpoints(folder)?, configuration_of(folder, &dir, pipeline)?))
 }
 
+/// Of the folder's state, if the pipeline is what it is under; otherwise as it would be then.
 fn configuration_of(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<Configuration, DataError> {
     let Identity { spec, earlier, .. } = dir.identity();
-    Configuration::new(spec, earlier, &pipeline.plan)
+    let last = pipeline.validated.result_digest_text();
+    let before = (spec != last).then_some(spec);
+    let earlier: Vec<&str> = earlier.iter().chain(before).map(String::as_str).collect();
+    Configuration::new(last, &earlier, &pipeline.plan)
         .map_err(|cause| DataError::Generation { folder: folder.to_owned(), cause })
 }
 
@@ -354,7 +358,7 @@ mod tests {
         let folder = dir.path().join("data");
         let (file, first) = pipeline(dir.path(), TOUR, 'a');
         drop(Data::open(&folder, &file, &first).unwrap());
-        let (_, second) = pipeline(dir.path(), &TOUR.replace("halfLife: 7d", "halfLife: 8d"), 'a');
+        let (_, second) = pipeline(dir.path(), &TOUR.replace("halfLife: 14d", "halfLife: 15d"), 'a');
         assert!(matches!(checkpoints_of(&folder, &second), Err(DataError::NotYet { .. })));
         let Err(DataError::NotYet { changes, .. }) = Data::open_existing(&folder, &file, &second) else {
             panic!("let through")
