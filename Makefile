@@ -31,9 +31,9 @@ bench-shop: toolchain ## What decisions learn in the simulated shop, in virtual 
 	$(CARGO) build $(BUILD) -p millrace-shop
 	$(dir $(BIN))shop bench --seeds $(or $(SEEDS),2) --days $(or $(DAYS),12)
 
-bench-serving: toolchain ## Decisions beside 5,000 events/s: how long they take, and how fresh they are (RATE FOR PROBES)
+bench-serving: toolchain ## Decisions beside 5,000 events/s: how long they take, and how fresh they are (RATE ITEMS FOR PROBES)
 	$(CARGO) build $(BUILD) -p millrace -p millrace-shop
-	BIN=$(dir $(BIN)) DATA=$(DEMO_DATA) RATE=$(or $(RATE),5000) FOR=$(or $(FOR),60s) PROBES=$(or $(PROBES),20) sh examples/shop/demo.sh
+	BIN=$(dir $(BIN)) DATA=$(DEMO_DATA) RATE=$(or $(RATE),5000) ITEMS=$(or $(ITEMS),100) FOR=$(or $(FOR),60s) PROBES=$(or $(PROBES),20) sh examples/shop/demo.sh
 
 bench-siege: build ## Decisions while ten thousand connections and wrong requests besiege the worker
 	$(CARGO) test $(BUILD) -p millrace-e2e --test siege -- --ignored --nocapture

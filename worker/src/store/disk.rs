@@ -3,6 +3,10 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 /// A file operation failed. None of these is a fault of the data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,12 +114,24 @@ pub enum LockError {
     Disk(#[from] DiskError),
 }
 
+/// A process that ends takes a moment to let go; so does a child that it is just starting, which has the lock until it runs
+/// its own program.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+
 /// Takes the exclusive lock of a folder, held until the file is dropped; the system drops it with the process.
 pub fn lock(folder: &Path) -> Result<File, LockError> {
     let path = folder.join("lock");
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = at(&path, opened)?;
-    match file.try_lock() {
+    let asked = Instant::now();
+    let locked = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if asked.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_RETRY),
+            locked => break locked,
+        }
+    };
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
