@@ -36,7 +36,7 @@ bench-serving: toolchain ## Decisions beside 5,000 events/s: how long they take,
 	BIN=$(dir $(BIN)) DATA=$(DEMO_DATA) RATE=$(or $(RATE),5000) ITEMS=$(or $(ITEMS),100) FOR=$(or $(FOR),60s) PROBES=$(or $(PROBES),20) sh examples/shop/demo.sh
 
 bench-siege: build ## Decisions while ten thousand connections and wrong requests besiege the worker
-	$(CARGO) test $(BUILD) -p millrace-e2e --test siege -- --ignored --nocapture
+	$(CARGO) run $(BUILD) -p millrace-e2e --example bench_siege
 
 demo-open-bandit: build $(OBP)/.complete ## Run the Open Bandit example on real data (about 20 seconds)
 	rm -rf $(DEMO_DATA)

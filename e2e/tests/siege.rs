@@ -1,164 +1,19 @@
-//! A worker under siege: ten thousand connections and requests of every wrong kind, while a shopper goes on shopping.
+//! A worker under siege, while a shopper goes on shopping. How long that takes: `make bench-siege`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::sync::atomic::Ordering;
 
 use common::{
     http::Client,
-    shop::{Shop, click, now_ms, request, shown},
+    shop::{click, now_ms, shown},
+    siege::{Siege, connections, decide, shop},
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-const CONNECTIONS: u64 = 10_000;
 /// Of the worker: far above what it needs, far below what a body of the besiegers would take if it were kept.
 const PEAK_KIB: u64 = 600 << 10;
-
-/// So many connections as this process may have, at most `CONNECTIONS`.
-fn connections() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    CONNECTIONS.min(most.saturating_sub(500)) as usize
-}
-
-fn connect(address: SocketAddr) -> Option<TcpStream> {
-    let stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    stream.set_write_timeout(Some(Duration::from_secs(5))).ok()?;
-    Some(stream)
-}
-
-/// Connections that never say anything whole, opened again as they are closed.
-fn silent(address: SocketAddr, count: usize, opened: &AtomicU64, stop: &AtomicBool) {
-    let mut open: Vec<Option<TcpStream>> = Vec::new();
-    for n in (0..count).cycle() {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let Some(mut stream) = connect(address) else { continue };
-        let begun: &[u8] = match n % 4 {
-            0 => b"",
-            1 => b"POST /v1/decisions HTTP/1.1\r\n",
-            2 => b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n[{",
-            // Asks, and never reads the answer.
-            _ => b"GET /v1/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        };
-        let _ = stream.write_all(begun); // it may have been closed already
-        if open.len() < count {
-            open.push(Some(stream));
-        } else {
-            open[n] = Some(stream);
-        }
-        // Once all are there, a thousand a second come anew.
-        if opened.fetch_add(1, Ordering::Relaxed) > count as u64 {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-/// Requests that are wrong in every way; each gets an answer with a 4xx or is cut off.
-fn wrong(address: SocketAddr, answered: &AtomicU64, stop: &AtomicBool) {
-    let nested = "[".repeat(100_000);
-    let million: Vec<String> = (0..1_000_000).map(|n| format!("\"i{n}\"")).collect();
-    let million = format!(r#"{{"placement":"home","candidates":[{}]}}"#, million.join(","));
-    let huge = " ".repeat(8 << 20);
-    let bodies: [(&str, &str, usize); 8] = [
-        ("/v1/decisions", &nested, 0),
-        ("/v1/decisions", &million, 0),
-        ("/v1/events?source=events", &huge, 0),
-        ("/v1/events?source=events", r#"{"type": 7, "customerId": {"a": []}, "ts": "never"}"#, 0),
-        ("/v1/decisions", r#"{"user": 5, "placement": ["home"]}"#, 0),
-        ("/v1/decisions", r#"{"placement": "nowhere"}"#, 0),
-        // Cut off.
-        ("/v1/decisions", r#"{"placement": "#, 500),
-        ("/v1/no-such-thing", "{}", 0),
-    ];
-    for (path, body, missing) in bodies.into_iter().cycle() {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let Some(mut stream) = connect(address) else { continue };
-        let length = body.len() + missing;
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-        );
-        let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
-        if missing > 0 {
-            continue;
-        }
-        let _ = sent; // refused before the whole body was taken: the answer says so
-        let mut answer = [0; 64];
-        let Ok(n) = stream.read(&mut answer) else { continue };
-        let text = String::from_utf8_lossy(&answer[..n]);
-        if text.is_empty() {
-            continue;
-        }
-        // A wrong event is accepted as a dead letter.
-        assert!(["4", "503", "202"].iter().any(|s| text.starts_with(&format!("HTTP/1.1 {s}"))), "{path}: {text}");
-        answered.fetch_add(1, Ordering::Relaxed);
-        // What is measured is the worker, not who has more processors.
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// All besiegers, until it is over.
-struct Siege {
-    stop: Arc<AtomicBool>,
-    opened: Arc<AtomicU64>,
-    answered: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Siege {
-    fn of(address: SocketAddr) -> Self {
-        let (stop, opened, answered) = (Arc::new(AtomicBool::new(false)), Arc::default(), Arc::default());
-        let mut siege = Self { stop, opened, answered, threads: Vec::new() };
-        let count = connections();
-        let (stop, opened, answered) = (siege.stop.clone(), siege.opened.clone(), siege.answered.clone());
-        siege.threads.push(thread::spawn(move || silent(address, count, &opened, &stop)));
-        let stop = siege.stop.clone();
-        siege.threads.push(thread::spawn(move || wrong(address, &answered, &stop)));
-        siege
-    }
-
-    fn end(self) -> (u64, u64) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
-        (self.opened.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed))
-    }
-}
-
-/// A decision, tried again where a connection was given up before any answer; how long it took.
-fn decide(client: &mut Client, user: &str) -> (serde_json::Value, Duration) {
-    let body = request(Some(user)).to_string();
-    let begun = Instant::now();
-    for _ in 0..20 {
-        let reply = client.request("POST", "/v1/decisions", Some(("application/json", body.as_bytes())));
-        if let Some(reply) = reply {
-            return (reply.expect(200), begun.elapsed());
-        }
-    }
-    panic!("twenty connections ended without an answer");
-}
-
-fn shop() -> Shop {
-    let mut shop = Shop::open(|yaml| yaml);
-    shop.stock(&[("a1", "hats", true), ("b1", "socks", true), ("c1", "coats", true)]);
-    shop.ready(3, &["ada"]);
-    shop
-}
 
 #[test]
 fn ten_thousand_connections_and_wrong_requests_keep_nobody_from_shopping() {
@@ -186,32 +41,4 @@ fn ten_thousand_connections_and_wrong_requests_keep_nobody_from_shopping() {
     assert_eq!(clicks, bought as f64, "and once");
     shop.stop();
     assert_eq!(shop.command(&["replay"]).summary()["equal"], true);
-}
-
-/// Prints how long decisions take in peace and under siege: `make bench-siege`.
-#[test]
-#[ignore = "a benchmark"]
-fn how_long_decisions_take_under_siege() {
-    let shop = shop();
-    let measure = || {
-        let mut ada = Client::new(shop.address());
-        let mut took: Vec<Duration> = (0..3_000)
-            .map(|_| {
-                thread::sleep(Duration::from_millis(2));
-                decide(&mut ada, "ada").1
-            })
-            .collect();
-        took.sort();
-        [took.len() / 2, took.len() * 99 / 100].map(|at| took[at].as_secs_f64() * 1e3)
-    };
-    let [peace, peace_p99] = measure();
-    let siege = Siege::of(shop.address());
-    while siege.opened.load(Ordering::Relaxed) < connections() as u64 {
-        thread::yield_now();
-    }
-    let [war, war_p99] = measure();
-    let (opened, answered) = siege.end();
-    let result = json!({"peaceMs": {"p50": peace, "p99": peace_p99}, "siegeMs": {"p50": war, "p99": war_p99},
-        "ratioP99": war_p99 / peace_p99, "connections": opened, "wrongRequestsAnswered": answered});
-    println!("{result:#}");
 }

@@ -202,32 +202,29 @@ fn check_key(folder: &Path, pipeline: &Pipeline) -> Result<bool, DataError> {
     }
 }
 
-/// What a folder is opened for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Run,
-    Look,
-}
-
 impl Data {
     /// Opens or creates a folder for a run. Fails if another process has it, or another pipeline, or if its state cannot
     /// go on under this version of the pipeline.
     pub fn open(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
-        Self::open_and(folder, pipeline_file, pipeline, Purpose::Run, |dir| {
+        let data = Self::open_and(folder, pipeline, |dir| {
             check_change(folder, dir, pipeline)?;
             tracing::info!(
                 changed = pipeline.validated.changes(&dir.identity().spec).join(", "),
                 "the pipeline has changed; its state goes on under the new version"
             );
             Ok(dir.change_spec(pipeline.validated.result_digest_text())?)
-        })
+        })?;
+        if !check_key(folder, pipeline)? {
+            write_json(folder, KEY, &KeyCheck::of(pipeline))?;
+        }
+        let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
+        write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
+        Ok(data)
     }
 
     fn open_and(
         folder: &Path,
-        pipeline_file: &Path,
         pipeline: &Pipeline,
-        purpose: Purpose,
         changed: impl FnOnce(&mut DataDir) -> Result<(), DataError>,
     ) -> Result<Self, DataError> {
         let (validated, text) = (&pipeline.validated, pipeline.validated.result_digest_text());
@@ -243,7 +240,7 @@ impl Data {
             return Err(DataError::TooManyPartitions { partitions });
         }
         let (mut dir, found) = DataDir::open(folder, &wanted)?;
-        let has_key = check_key(folder, pipeline)?;
+        check_key(folder, pipeline)?;
         if found == Found::OtherSpec {
             changed(&mut dir)?;
         }
@@ -256,20 +253,13 @@ impl Data {
             owner: format!("{}-{started}", std::process::id()),
             engine_version: ENGINE_VERSION,
         };
-        if purpose == Purpose::Run {
-            if !has_key {
-                write_json(folder, KEY, &KeyCheck::of(pipeline))?;
-            }
-            let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
-            write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
-        }
         Ok(Self { folder: folder.to_owned(), _lock: dir, log, store, claimant, configuration })
     }
 
-    /// Opens a folder that a run has left. Creates none, and changes nothing.
-    pub fn open_existing(folder: &Path, pipeline_file: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
+    /// Opens a folder that a run has left, for looking. Creates none, and takes no other version of the pipeline over.
+    pub fn open_existing(folder: &Path, pipeline: &Pipeline) -> Result<Self, DataError> {
         DataDir::open_read_only(folder)?;
-        Self::open_and(folder, pipeline_file, pipeline, Purpose::Look, |dir| {
+        Self::open_and(folder, pipeline, |dir| {
             let changes = pipeline.validated.changes(&dir.identity().spec);
             Err(DataError::NotYet { folder: folder.to_owned(), changes })
         })
@@ -339,7 +329,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("data");
         let (file, first) = pipeline(dir.path(), TOUR, 'a');
-        assert!(Data::open_existing(&folder, &file, &first).is_err() && !folder.exists(), "looking creates nothing");
+        assert!(Data::open_existing(&folder, &first).is_err() && !folder.exists(), "looking creates nothing");
         drop(Data::open(&folder, &file, &first).unwrap());
         assert!(checkpoints_of(&folder, &first).is_ok());
         let (_, other_key) = pipeline(dir.path(), TOUR, 'b');
@@ -360,7 +350,7 @@ mod tests {
         drop(Data::open(&folder, &file, &first).unwrap());
         let (_, second) = pipeline(dir.path(), &TOUR.replace("halfLife: 14d", "halfLife: 15d"), 'a');
         assert!(matches!(checkpoints_of(&folder, &second), Err(DataError::NotYet { .. })));
-        let Err(DataError::NotYet { changes, .. }) = Data::open_existing(&folder, &file, &second) else {
+        let Err(DataError::NotYet { changes, .. }) = Data::open_existing(&folder, &second) else {
             panic!("let through")
         };
         assert_eq!(changes, ["spec.features.taste.halfLife"]);

@@ -23,7 +23,7 @@ use crate::{
     configuration::Configuration,
     host::{
         HostError, logs,
-        start::{effects_of, follow_from, initial_origins, model_task, parts, profile_task},
+        start::{effects_of, follow_from, initial_origins, model_task, parts, profile_task, rewire},
     },
     log::{Log, LogPartition},
     pipeline::Pipeline,
@@ -156,7 +156,7 @@ impl Replay<'_> {
         })?;
         let mut kept_state = restore(&kept)?;
         let (kept_digest, replayed) = (hex(kept_state.digest()), hex(profile.digest()));
-        let examples = if since.is_none() { Some(self.compare(partition, &emitted.hashes)?) } else { None };
+        let examples = if since.is_none() { Some(self.compare(partition, &emitted)?) } else { None };
         let alike = examples.as_ref().is_none_or(|e| e.alike == e.replayed.min(e.in_log));
         Ok(Some(Rebuilt {
             task: id.to_string(),
@@ -171,9 +171,9 @@ impl Replay<'_> {
     }
 
     /// Are the examples of a profile task in the logs those that a replay emits, in the same order?
-    fn compare(&self, partition: u32, emitted: &[(LogPartition, Vec<u64>)]) -> Result<ExamplesCompared, HostError> {
+    fn compare(&self, partition: u32, emitted: &Emitted) -> Result<ExamplesCompared, HostError> {
         let mut compared = ExamplesCompared::default();
-        for (reads, hashes) in emitted {
+        for (reads, hashes) in emitted.outputs.iter().zip(&emitted.hashes) {
             if *reads == logs::dead_letters() || self.log.start(reads)? > 1 {
                 continue;
             }
@@ -305,41 +305,34 @@ impl Served {
     }
 }
 
-/// The effects of a profile task that is replayed: hashes of them, by where they go.
+/// The effects of a profile task that is replayed, as hashes.
 struct Emitted {
     outbox: Outbox,
     handle: Handle,
     origin: Origin,
+    outputs: Vec<LogPartition>,
     /// By output.
-    hashes: Vec<(LogPartition, Vec<u64>)>,
+    hashes: Vec<Vec<u64>>,
 }
 
 impl Emitted {
     fn new(profile: &Profile, partition: u32, from: u64) -> Self {
-        let effects = effects_of(profile);
-        let mut outbox = Outbox::new(1, &vec![Kind::Examples; effects.len()]);
-        let outputs: Vec<usize> = (0..effects.len()).collect();
+        let outputs = effects_of(profile);
+        let mut outbox = Outbox::new(1, &vec![Kind::Examples; outputs.len()]);
         let origin = Origin::of_profile(partition);
-        let handle = outbox.register(origin, 1, Seq::end_of(from - 1), &outputs);
-        let hashes = effects.into_iter().map(|to| (to, Vec::new())).collect();
-        Self { outbox, handle, origin, hashes }
+        let all: Vec<usize> = (0..outputs.len()).collect();
+        let handle = outbox.register(origin, 1, Seq::end_of(from - 1), &all);
+        Self { outbox, handle, origin, hashes: vec![Vec::new(); outputs.len()], outputs }
     }
 
     /// The task has gone over to a pipeline that may have other models.
     fn rewire(&mut self, profile: &Profile) {
-        let Self { outbox, hashes, .. } = self;
-        let output_of = |to: LogPartition| {
-            hashes.iter().position(|(output, _)| *output == to).unwrap_or_else(|| {
-                hashes.push((to, Vec::new()));
-                outbox.add_output(Kind::Examples)
-            })
-        };
-        let outputs: Vec<usize> = effects_of(profile).into_iter().map(output_of).collect();
-        self.handle = self.outbox.rewire(&self.handle, self.origin, 1, &outputs);
+        self.handle = rewire(profile, &self.handle, (self.origin, 1), &mut self.outputs, &mut self.outbox);
+        self.hashes.resize(self.outputs.len(), Vec::new());
     }
 
     fn gather(&mut self) {
-        for (output, (_, hashes)) in self.hashes.iter_mut().enumerate() {
+        for (output, hashes) in self.hashes.iter_mut().enumerate() {
             if let Some(frame) = self.outbox.cut(output) {
                 hash_records(&frame, |_, hash| hashes.push(hash));
             }

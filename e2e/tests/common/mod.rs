@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod shop;
+pub mod siege;
 
 use std::{
     collections::BTreeMap,

@@ -100,7 +100,7 @@ pub struct ExamplesArgs {
 fn open(args: &DataArgs) -> Result<(Pipeline, Data), CliError> {
     let file = args.pipeline()?;
     let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
-    let data = Data::open_existing(&args.data, &file, &pipeline)?;
+    let data = Data::open_existing(&args.data, &pipeline)?;
     Ok((pipeline, data))
 }
 

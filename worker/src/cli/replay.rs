@@ -19,7 +19,7 @@ pub struct ReplayArgs {
 pub fn replay(args: &ReplayArgs, output: Output) -> Result<(), CliError> {
     let file = args.data.pipeline()?;
     let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
-    let data = Data::open_existing(&args.data.data, &file, &pipeline)?;
+    let data = Data::open_existing(&args.data.data, &pipeline)?;
     let partitions = data.registered(&pipeline)?;
     let configuration = data.configuration();
     let (log, store) = (data.log(), data.store());

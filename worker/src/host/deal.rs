@@ -34,7 +34,8 @@ pub struct Dealt {
 /// What dealing needs to know of the host.
 pub struct Dealing<'a> {
     pub threads: usize,
-    pub generation: u32,
+    /// What tasks that are behind are told.
+    pub configure: &'a Configure,
     pub outputs: &'a [LogPartition],
     pub kinds: &'a [Kind],
     pub log: &'a dyn Log,
@@ -66,9 +67,9 @@ impl Dealing<'_> {
         }
     }
 
-    pub fn deal(&self, claimed: Vec<Claimed>, configure: &Configure) -> Dealt {
+    pub fn deal(&self, claimed: Vec<Claimed>) -> Dealt {
         let mut dealt = Dealt {
-            outboxes: (0..self.threads).map(|_| Outbox::new(self.generation, self.kinds)).collect(),
+            outboxes: (0..self.threads).map(|_| Outbox::new(self.configure.generation, self.kinds)).collect(),
             seats: (0..self.threads).map(|_| Vec::new()).collect(),
             statuses: Vec::new(),
             done: Default::default(),
@@ -109,7 +110,7 @@ impl Dealing<'_> {
                 published: c.model.filter(|_| self.serves).map(|model| Published { model, scored: None }),
                 task: c.task,
             };
-            seat.configure(configure, outbox);
+            seat.configure(self.configure, outbox);
             dealt.statuses.push(seat.status.clone());
             dealt.done[seat.task.stage()].push(seat.done.clone());
             if matches!(seat.task, Task::Profile(..)) {

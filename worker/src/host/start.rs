@@ -13,7 +13,11 @@ use std::{
 use millrace_engine::{
     control::Configure,
     event::Seq,
-    frame::{Kind, Origin, outbox::Outbox, stored_checksum},
+    frame::{
+        Kind, Origin,
+        outbox::{Handle, Outbox},
+        stored_checksum,
+    },
     ingest::TablePlan,
     model::ModelTask,
     profile::Profile,
@@ -331,6 +335,24 @@ pub fn effects_of(profile: &Profile) -> Vec<LogPartition> {
     examples.chain([logs::dead_letters()]).collect()
 }
 
+/// The outputs of a profile task that has gone over to a pipeline with other models, perhaps. Logs that are new are added.
+pub fn rewire(
+    profile: &Profile,
+    handle: &Handle,
+    (origin, epoch): (Origin, u64),
+    outputs: &mut Vec<LogPartition>,
+    outbox: &mut Outbox,
+) -> Handle {
+    let output_of = |partition: LogPartition| {
+        outputs.iter().position(|output| *output == partition).unwrap_or_else(|| {
+            outputs.push(partition);
+            outbox.add_output(Kind::Examples)
+        })
+    };
+    let effects: Vec<usize> = effects_of(profile).into_iter().map(output_of).collect();
+    outbox.rewire(handle, origin, epoch, &effects)
+}
+
 /// The log partitions that tasks write to, with what they hold. Models of an earlier generation are among them while some
 /// profile task has not read up to the change.
 fn outputs_of(pipeline: &Pipeline, claimed: &[Claimed]) -> (Vec<LogPartition>, Vec<Kind>) {
@@ -385,7 +407,7 @@ fn run(
     let configure = Configure { generation: configuration.generation(), spec: configuration.spec.clone() };
     let dealing = Dealing {
         threads,
-        generation: configure.generation,
+        configure: &configure,
         outputs: &outputs,
         kinds: &kinds,
         log: log.as_ref(),
@@ -393,7 +415,7 @@ fn run(
         serves: pipeline.plan.serves(),
         catch_up: &control.catch_up,
     };
-    let mut dealt = dealing.deal(claimed, &configure);
+    let mut dealt = dealing.deal(claimed);
     let mailboxes: Vec<Arc<Mailbox<Request>>> = (0..threads).map(|_| Arc::default()).collect();
     let figures: Vec<Arc<Figures>> = (0..threads).map(|_| Arc::default()).collect();
     announce(&mut dealt.outboxes, &outputs, log.as_ref())?;

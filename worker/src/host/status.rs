@@ -43,6 +43,8 @@ pub enum Detail {
         users: usize,
         open_joins: usize,
         experiments: Vec<(String, SumsOfVariants)>,
+        /// What would have left the range of a sum, and was not counted.
+        out_of_range: u64,
     },
     Model {
         name: String,
@@ -72,6 +74,8 @@ pub struct Totals {
     pub open_joins: usize,
     pub outcomes: BTreeMap<String, OutcomeCounts>,
     pub models: BTreeMap<String, ModelSummary>,
+    /// What experiments did not count, since it would have left the range of a sum.
+    pub out_of_range: u64,
     /// Over all partitions, by experiment.
     pub experiments: BTreeMap<String, SumsOfVariants>,
     /// Lowest watermark of the profile tasks.
@@ -103,7 +107,8 @@ impl Totals {
     fn add(&mut self, task: &TaskStatus) {
         match &task.detail {
             Detail::Ingest { counts, .. } => self.add_ingest(counts),
-            Detail::Profile { counts, outcomes, users, open_joins, .. } => {
+            Detail::Profile { counts, outcomes, users, open_joins, out_of_range, .. } => {
+                self.out_of_range += out_of_range;
                 self.accepted += counts.accepted;
                 self.duplicate += counts.duplicate;
                 self.unconsented += counts.unconsented;

@@ -255,6 +255,7 @@ impl Task {
                     users: profile.users().len(),
                     open_joins: profile.open_joins(),
                     experiments: experiments_of(profile),
+                    out_of_range: profile.experiments_out_of_range(),
                 },
             },
             Task::Model(model, follow, name) => {

@@ -15,7 +15,7 @@ use millrace_engine::{
     checkpoint::Extent,
     control::{Configure, Control as ControlRecord, Erase},
     frame::{
-        Kind, Origin,
+        Origin,
         outbox::{Handle, Outbox},
     },
     model::ModelTask,
@@ -28,7 +28,7 @@ use super::{
     desk::{ControlLog, Desk, Request},
     error::HostError,
     logs,
-    start::effects_of,
+    start::rewire,
     status::TaskStatus,
     task::{Done, Stepped, Task},
     writer::Batch,
@@ -207,14 +207,7 @@ impl EngineThread {
         let Self { seats, outputs, outbox, .. } = self;
         let seat = &mut seats[at];
         let Task::Profile(profile, ..) = &seat.task else { return };
-        let mut output_of = |partition: LogPartition| {
-            outputs.iter().position(|output| *output == partition).unwrap_or_else(|| {
-                outputs.push(partition);
-                outbox.add_output(Kind::Examples)
-            })
-        };
-        let effects: Vec<usize> = effects_of(profile).into_iter().map(&mut output_of).collect();
-        seat.handle = outbox.rewire(&seat.handle, seat.origin, seat.epoch, &effects);
+        seat.handle = rewire(profile, &seat.handle, (seat.origin, seat.epoch), outputs, outbox);
         tracing::info!(task = %seat.id, generation = profile.generation(), "the changed pipeline is taken over");
     }
 

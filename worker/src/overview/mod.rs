@@ -187,7 +187,7 @@ impl Overview {
             "engineVersion": ENGINE_VERSION,
             "steps": self.steps_json(moment, totals),
             "watermark": {"timeMs": totals.watermark.filter(|w| *w != Time::MIN).map(|w| w.0 / 1000), "lagSeconds": lag},
-            "counts": {"read": totals.read, "found": totals.events, "accepted": totals.accepted, "late": totals.late, "lateExamples": totals.late_examples,
+            "counts": {"read": totals.read, "found": totals.events, "accepted": totals.accepted, "late": totals.late, "lateExamples": totals.late_examples, "outOfRange": totals.out_of_range,
                 "future": totals.future, "duplicate": totals.duplicate, "unconsented": totals.unconsented,
                 "rejected": totals.rejected.values().sum::<u64>()},
             "deadLetters": dead_letters(totals),

@@ -52,7 +52,7 @@ pub use leak::LeakWarning;
 pub use serving::{ServingDelta, ServingModel, Standing};
 
 /// Most and least of [`spec::Ftrl::bits`].
-pub const BITS: std::ops::RangeInclusive<u32> = 6..=28;
+pub const BITS: std::ops::RangeInclusive<u32> = 6..=26;
 
 /// Why a model's spec cannot be learned. Validation of the spec says the same earlier and with paths.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -349,11 +349,6 @@ impl Merge {
         self.waiting.upcoming().filter_map(|entry| self.bytes_of(entry))
     }
 
-    /// All records that still wait, in order: what serving overlays on a profile, and what a checkpoint saves.
-    pub fn waiting_records(&self) -> impl Iterator<Item = &[u8]> {
-        self.waiting.sorted().into_iter().filter_map(|entry| self.bytes_of(&entry))
-    }
-
     fn bytes_of(&self, entry: &Entry) -> Option<&[u8]> {
         let slot = self.frames[entry.frame as usize].as_ref()?;
         slot.bytes.get(entry.at as usize..(entry.at + entry.len) as usize)
