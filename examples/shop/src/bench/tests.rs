@@ -66,9 +66,11 @@ fn a_summary_says_what_falls_short() {
         (row.control_ctr, row.personal_ctr, row.share) = (0.01, 0.01 * (1.0 + lift), Some(share));
     };
     set(&mut rows[0], 0.5, 0.7);
-    set(&mut rows[1], 0.4, 0.55);
+    set(&mut rows[1], 0.4, 0.6);
     assert!(Summary::of(Scenario::Taste, &rows).holds);
-    set(&mut rows[1], 0.3, 0.55);
+    set(&mut rows[1], 0.4, 0.59);
+    assert!(!Summary::of(Scenario::Taste, &rows).holds, "one world falls short, though not the mean");
+    set(&mut rows[1], 0.3, 0.6);
     assert!(!Summary::of(Scenario::Taste, &rows).holds, "a lift that is too low");
     set(&mut rows[1], 0.4, 0.4);
     let summary = Summary::of(Scenario::Taste, &rows);
