@@ -457,6 +457,11 @@ pub struct Feature {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub n: Option<u32>,
+    /// For `affinity`: so many values of `by` are kept, each 8 bytes of a profile; a further one takes the lightest one's
+    /// place. Default 8, at most 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub keep: Option<u32>,
     /// For `ratio`: so many events of the prior are added. Per item the prior is the ratio of all items, per user and
     /// session 0. Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]

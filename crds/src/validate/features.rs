@@ -31,7 +31,7 @@ const RULES: [Rule; 14] = [
     Rule { kind: "distinct", needs: &["of"], takes: &["bucket"] },
     Rule { kind: "ratio", needs: &[], takes: &["window", "tumbling", "buckets", "smoothing", "bucket"] },
     Rule { kind: "timeSince", needs: &[], takes: &["bucket"] },
-    Rule { kind: "affinity", needs: &["by", "halfLife"], takes: &["bucket"] },
+    Rule { kind: "affinity", needs: &["by", "halfLife"], takes: &["keep", "bucket"] },
     Rule { kind: "anyOf", needs: &[], takes: &[] },
     Rule { kind: "attribute", needs: &[], takes: &["bucket"] },
 ];
@@ -88,6 +88,7 @@ fn options(feature: &Feature) -> Vec<&'static str> {
         ("buckets", feature.buckets.is_some()),
         ("halfLife", feature.half_life.is_some()),
         ("n", feature.n.is_some()),
+        ("keep", feature.keep.is_some()),
         ("smoothing", feature.smoothing.is_some()),
         ("bucket", feature.bucket.is_some()),
     ];

@@ -273,6 +273,9 @@ fn describe_feature(f: &Feature) -> String {
     if let Some(by) = &f.by {
         text.push_str(&format!(", with the candidate's `{by}`"));
     }
+    if let Some(keep) = f.keep {
+        text.push_str(&format!(", of {keep} values"));
+    }
     if f.bucket.is_some() {
         text.push_str(", in buckets");
     }

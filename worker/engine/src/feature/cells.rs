@@ -1,11 +1,9 @@
 //! Cells in a row's bytes: little-endian, unaligned, and such that zero bytes are the empty cell.
 
-/// Places of a table of categories in an affinity.
-pub(crate) const AFFINITY_PLACES: usize = 8;
 /// Places of a table of categories in a count `by`.
 pub(crate) const KEYED_PLACES: usize = 16;
-/// A place: the category's tag (u32) and its weight (f32) or count (u32).
-const PLACE_BYTES: usize = 8;
+/// A place of a table: the category's tag (u32) and its weight (f32) or count (u32).
+pub(crate) const PLACE_BYTES: usize = 8;
 
 #[inline]
 fn get<const N: usize>(row: &[u8], at: usize) -> [u8; N] {

@@ -19,6 +19,8 @@ use super::{
 const BUCKETS_DEFAULT: u32 = 8;
 const BUCKETS_MAX: u32 = 256;
 const LAST_N_MAX: u32 = 16;
+const AFFINITY_PLACES_DEFAULT: u32 = 8;
+const AFFINITY_PLACES_MAX: u32 = 64;
 
 /// A feature of a user, a session or the context.
 #[derive(Clone, Debug)]
@@ -190,7 +192,9 @@ impl One<'_> {
         }
         if let Some(events) = &f.affinity {
             let (by, step) = (self.by()?, self.half_life()?);
-            let cell = self.want(events, Kind::Affinity, Some(by), Some(step), 1)?;
+            let keep = f.keep.unwrap_or(AFFINITY_PLACES_DEFAULT);
+            let places = self.in_range("keep", Some(keep), AFFINITY_PLACES_MAX)? as u8;
+            let cell = self.want(events, Kind::Affinity { places }, Some(by), Some(step), 1)?;
             plans.push(Plan::Keyed { cell, by });
         }
         if let Some(names) = &f.any_of {
@@ -357,7 +361,9 @@ fn describe(wanted: &Wanted, names: &Names) -> String {
         Kind::Min => "min".to_owned(),
         Kind::Max => "max".to_owned(),
         Kind::Decayed => "decayed".to_owned(),
-        Kind::Affinity => "affinity".to_owned(),
+        // As it was called before there was a choice, so that rows stay readable.
+        Kind::Affinity { places: 8 } => "affinity".to_owned(),
+        Kind::Affinity { places } => format!("affinity {places}"),
         Kind::Keyed => "keyed".to_owned(),
         Kind::Last { n, form } => format!("last {n} {}", form as u8),
         Kind::TimeSince => "time".to_owned(),

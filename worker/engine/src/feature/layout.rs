@@ -49,7 +49,9 @@ pub(crate) enum Kind {
     Max,
     /// f64, relative to the start of the clock's half-life.
     Decayed,
-    Affinity,
+    Affinity {
+        places: u8,
+    },
     Keyed,
     Last {
         n: u8,
@@ -66,15 +68,22 @@ impl Kind {
             Kind::Count | Kind::Distinct => 4,
             Kind::Sum | Kind::Min | Kind::Max | Kind::Decayed | Kind::TimeSince => 8,
             Kind::Mean => 12,
-            Kind::Affinity => cells::AFFINITY_PLACES * 8,
-            Kind::Keyed => cells::KEYED_PLACES * 8,
+            Kind::Affinity { .. } | Kind::Keyed => self.places() * cells::PLACE_BYTES,
             Kind::Last { n, form: Form::Tagged } => n as usize * 9,
             Kind::Last { n, .. } => n as usize * 8,
         }
     }
+    /// Categories that its table holds.
+    pub(crate) const fn places(self) -> usize {
+        match self {
+            Kind::Affinity { places } => places as usize,
+            Kind::Keyed => cells::KEYED_PLACES,
+            _ => 0,
+        }
+    }
     /// Needs the category of a number too, not just of text.
     pub(crate) const fn is_keyed(self) -> bool {
-        matches!(self, Kind::Affinity | Kind::Keyed | Kind::Distinct)
+        matches!(self, Kind::Affinity { .. } | Kind::Keyed | Kind::Distinct)
     }
 }
 

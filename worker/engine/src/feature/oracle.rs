@@ -319,7 +319,7 @@ fn affinity(terms: &Terms, f: &Feature, candidate: &Given) -> Option<f64> {
     let tag = ((candidate.category() >> 32) as u32).max(1);
     let unit = half_life(f);
     let mut period: Option<i64> = None;
-    let table = tabulate(terms, 8, |table, time| {
+    let table = tabulate(terms, f.keep.unwrap_or(8) as usize, |table, time| {
         let now = time.div_euclid(unit);
         let passed = period.replace(now).map_or(0, |before| now - before);
         for (_, weight) in table.iter_mut() {

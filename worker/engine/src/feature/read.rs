@@ -10,7 +10,7 @@ use crate::{
 
 use super::{
     CompileError, Features,
-    cells::{self, AFFINITY_PLACES, KEYED_PLACES},
+    cells,
     compile::{self, Definition},
     layout::{Cell, Form, Input, Kind, Layout},
     row::RowRef,
@@ -386,7 +386,7 @@ impl Held<'_> {
             }
             Kind::Distinct => f64::from(cells::get_u32(row, at)),
             Kind::Last { .. } => return self.last(cell, 0),
-            Kind::Affinity | Kind::Keyed => return None,
+            Kind::Affinity { .. } | Kind::Keyed => return None,
         };
         Some(FeatureValue::Number(number))
     }
@@ -438,11 +438,11 @@ impl Held<'_> {
     fn keyed(&self, cell: &Cell, category: u64) -> FeatureValue {
         let tag = cells::tag_of(category);
         if cell.kind == Kind::Keyed {
-            let count = cells::table::<u32>(self.row(cell), cell.at, KEYED_PLACES).find(|(t, _)| *t == tag);
+            let count = cells::table::<u32>(self.row(cell), cell.at, cell.kind.places()).find(|(t, _)| *t == tag);
             return FeatureValue::Number(count.map_or(0.0, |(_, count)| f64::from(count)));
         }
         let (mut of_candidate, mut total) = (0.0, 0.0);
-        for (t, weight) in cells::table::<f32>(self.row(cell), cell.at, AFFINITY_PLACES) {
+        for (t, weight) in cells::table::<f32>(self.row(cell), cell.at, cell.kind.places()) {
             total += f64::from(weight);
             if t == tag {
                 of_candidate = f64::from(weight);
@@ -455,10 +455,10 @@ impl Held<'_> {
         let row = self.row(cell);
         let places: Vec<(u32, f64)> = match cell.kind {
             Kind::Keyed => {
-                cells::table::<u32>(row, cell.at, KEYED_PLACES).map(|(tag, n)| (tag, f64::from(n))).collect()
+                cells::table::<u32>(row, cell.at, cell.kind.places()).map(|(tag, n)| (tag, f64::from(n))).collect()
             }
             _ => {
-                let of = || cells::table::<f32>(row, cell.at, AFFINITY_PLACES).map(|(tag, w)| (tag, f64::from(w)));
+                let of = || cells::table::<f32>(row, cell.at, cell.kind.places()).map(|(tag, w)| (tag, f64::from(w)));
                 let total: f64 = of().map(|(_, weight)| weight).sum();
                 of().map(|(tag, weight)| (tag, weight / total)).collect()
             }

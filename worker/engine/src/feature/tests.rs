@@ -32,6 +32,7 @@ pub(crate) fn spec_with(features: &str) -> PipelineSpec {
 pub(crate) const ALL: &str = r#"{
   "affinity":      {"affinity": ["click", "order"], "by": "item.category", "halfLife": "10s"},
   "affinityItem":  {"affinity": "click", "by": "item", "halfLife": "3s"},
+  "affinityKept":  {"affinity": ["click", "order"], "by": "item.category", "halfLife": "10s", "keep": 2},
   "anyOf":         {"anyOf": ["locale", "item.flag", "age"]},
   "attribute":     {"attribute": "item.price", "bucket": {"log2": 2, "max": 9}},
   "attributeText": {"attribute": "item.category"},
@@ -393,6 +394,22 @@ fn affinity_is_the_decayed_share() {
 }
 
 #[test]
+fn an_affinity_keeps_as_many_categories_as_asked() {
+    let share_of_the_first = |keep: u32| {
+        let spec = spec_with(&format!(
+            r#"{{"a": {{"affinity": "click", "by": "item.category", "halfLife": "1h", "keep": {keep}}}}}"#
+        ));
+        let mut bench = Bench::new(&spec);
+        for category in ["first", "b", "c"] {
+            bench.apply(&of_category(0, "click", category));
+        }
+        bench.one(&of_category(0, "impression", "first"))
+    };
+    assert!(close(&share_of_the_first(3), &Number(1.0 / 3.0)));
+    assert_eq!(share_of_the_first(2), Number(0.0), "the third took its place");
+}
+
+#[test]
 fn a_session_starts_with_the_first_event_of_another_one() {
     let spec = spec_with(r#"{"c": {"per": "session", "count": "click"}}"#);
     let mut bench = Bench::new(&spec);
@@ -470,6 +487,8 @@ fn wrong_features_are_errors() {
     assert!(compile(r#"{"f": {}}"#).contains("exactly one"));
     assert!(compile(r#"{"f": {"count": "click", "last": "click", "of": "item"}}"#).contains("exactly one"));
     assert!(compile(r#"{"f": {"lastN": "click", "of": "item", "n": 17}}"#).contains("`n` is out of range"));
+    let kept = r#"{"f": {"affinity": "click", "by": "item", "halfLife": "1h", "keep": 65}}"#;
+    assert!(compile(kept).contains("`keep` is out of range"));
     assert!(compile(r#"{"f": {"decayedSum": "click"}}"#).contains("`halfLife` is missing"));
     assert!(compile(r#"{"f": {"count": "click", "window": "3us"}}"#).contains("`window` is out of range"));
     assert!(compile(r#"{"f": {"count": "click", "by": "item", "window": "3s"}}"#).contains("not supported"));

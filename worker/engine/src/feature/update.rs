@@ -4,7 +4,7 @@ use crate::event::{Attributes, Event, Item, Value, category_of_number, category_
 
 use super::{
     Features,
-    cells::{self, AFFINITY_PLACES, KEYED_PLACES},
+    cells,
     compile::Uses,
     layout::{Cell, Clock, Form, Kind, Step},
     row::RowMut,
@@ -130,12 +130,12 @@ impl Update<'_, '_> {
             Kind::Min => self.extreme(cell, datum.number, |new, old| new < old),
             Kind::Max => self.extreme(cell, datum.number, |new, old| new > old),
             Kind::Decayed => self.decayed(cell, datum),
-            Kind::Affinity => {
+            Kind::Affinity { places } => {
                 let weight = self.decay_factor(cell) as f32;
-                cells::table_add(self.row.bytes, at, AFFINITY_PLACES, cells::tag_of(datum.category), weight);
+                cells::table_add(self.row.bytes, at, usize::from(places), cells::tag_of(datum.category), weight);
             }
             Kind::Keyed => {
-                cells::table_add(self.row.bytes, at, KEYED_PLACES, cells::tag_of(datum.category), 1u32);
+                cells::table_add(self.row.bytes, at, cells::KEYED_PLACES, cells::tag_of(datum.category), 1u32);
             }
             Kind::Last { n, form } => last(self.row.bytes, at, usize::from(n), form, datum),
             Kind::TimeSince => cells::put_time(self.row.bytes, at, self.time),
@@ -216,8 +216,8 @@ fn turn(row: &mut [u8], clock: &Clock, start: i64, time: i64) {
                 let sum = cells::get_f64(row, cell.at);
                 cells::put_f64(row, cell.at, sum * halved(steps));
             }
-            Kind::Affinity => {
-                for at in (cell.at..cell.at + cell.kind.bytes()).step_by(8).map(|at| at + 4) {
+            Kind::Affinity { .. } => {
+                for at in (cell.at..cell.at + cell.kind.bytes()).step_by(cells::PLACE_BYTES).map(|at| at + 4) {
                     let weight = f64::from(cells::get_f32(row, at));
                     cells::put_f32(row, at, (weight * halved(steps)) as f32);
                 }
