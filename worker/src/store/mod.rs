@@ -7,12 +7,11 @@ pub mod data_dir;
 pub mod disk;
 pub mod folder;
 pub mod inspect;
-pub mod keys;
-pub mod manifest;
 pub mod memory;
-mod sealed;
 #[cfg(test)]
 mod tests;
+
+pub use millrace_lifecycle::{keys, manifest, sealed};
 
 /// Names one content of an object; another content has another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
