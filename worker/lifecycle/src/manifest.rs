@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::keys::{FileKind, TaskId};
-pub use super::sealed::Unsealed;
-use super::sealed::{self, hex};
+use crate::{
+    keys::{FileKind, TaskId},
+    sealed::{self, Unsealed, hex},
+    store::Object,
+};
 
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -82,6 +84,12 @@ impl FileRef {
             return Err("its digest does not match".to_owned());
         }
         Ok(())
+    }
+
+    /// The bytes of what was found under its key, if they are these; the error says what is wrong.
+    pub fn check_found(&self, found: Option<Object>) -> Result<Vec<u8>, String> {
+        let object = found.ok_or_else(|| "it is missing".to_owned())?;
+        self.check(&object.bytes).map(|()| object.bytes)
     }
 }
 

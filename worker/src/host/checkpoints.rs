@@ -20,9 +20,10 @@ use crate::{
     log::{Log, LogPartition},
     store::{
         Store,
-        checkpoint::{Claimant, Lineage, LineageError, Restored, State},
+        checkpoint::{self, Claimant, LineageError, Owner, Restored, State},
         keys::TaskId,
         manifest::Position,
+        run,
     },
 };
 
@@ -126,24 +127,24 @@ impl Checkpoints {
 }
 
 /// A task's lineage, and the log partition it reads, if that is one of ours.
-struct Kept<'s> {
-    lineage: Lineage<'s>,
+struct Kept {
+    owner: Owner,
     reads: Option<LogPartition>,
     progress: Arc<Progress>,
 }
 
 impl Keeper {
     fn run(&self, requests: &Receiver<Request>) -> Result<(), HostError> {
-        let mut tasks: BTreeMap<TaskId, Kept<'_>> = BTreeMap::new();
+        let mut tasks: BTreeMap<TaskId, Kept> = BTreeMap::new();
         while let Ok(request) = requests.recv() {
             match request {
                 Request::Claim { task, reads, reply } => {
-                    let claimed = Lineage::claim(self.store.as_ref(), &task, &self.claimant);
-                    let claimed = claimed.map(|(lineage, restored)| {
+                    let claimed = checkpoint::claim(self.store.as_ref(), &task, &self.claimant);
+                    let claimed = claimed.map(|(owner, restored)| {
                         let progress = Arc::new(Progress::default());
-                        progress.wants_base.store(lineage.wants_base(), Ordering::Release);
-                        let claim = Claim { epoch: lineage.epoch(), restored, progress: progress.clone() };
-                        tasks.insert(task, Kept { lineage, reads, progress });
+                        progress.wants_base.store(owner.wants_base(), Ordering::Release);
+                        let claim = Claim { epoch: owner.epoch(), restored, progress: progress.clone() };
+                        tasks.insert(task, Kept { owner, reads, progress });
                         claim
                     });
                     // Whoever asked may be gone by now.
@@ -153,8 +154,8 @@ impl Keeper {
                     if !self.wait_until_durable(&job) {
                         return Ok(());
                     }
-                    if let Some(kept) = tasks.get_mut(&job.task) {
-                        self.save(kept, job)?;
+                    if let Some(kept) = tasks.remove(&job.task) {
+                        tasks.insert(job.task.clone(), self.save(kept, job)?);
                     }
                 }
             }
@@ -172,7 +173,8 @@ impl Keeper {
         true
     }
 
-    fn save(&self, kept: &mut Kept<'_>, job: Job) -> Result<(), HostError> {
+    fn save(&self, kept: Kept, job: Job) -> Result<Kept, HostError> {
+        let Kept { owner, reads, progress } = kept;
         let failed = |cause| HostError::Lineage { task: job.task.to_string(), cause };
         let (bytes, is_base) = (job.bytes.len(), job.extent == Extent::Base);
         let state = match job.extent {
@@ -187,23 +189,25 @@ impl Keeper {
             spec_digest: self.spec_digest,
             written_at_unix_ms: now,
         };
-        let commit = if job.last { Lineage::release } else { Lineage::commit };
-        commit(&mut kept.lineage, &state, position).map_err(failed)?;
+        let save = if job.last { Owner::release } else { Owner::save };
+        let (owner, saved) = run(self.store.as_ref(), save(owner, state, position));
+        saved.map_err(failed)?;
         // A position in a source is worth nothing once there is a newer one; state is, while its log is kept.
-        let retain_ms = if kept.reads.is_some() { self.retain_ms } else { 0 };
-        kept.lineage.collect_garbage(now, retain_ms).map_err(failed)?;
-        if let Some(partition) = &kept.reads
-            && let Err(error) = self.log.trim(partition, kept.lineage.trimmable_offset())
+        let retain_ms = if reads.is_some() { self.retain_ms } else { 0 };
+        let (owner, collected) = run(self.store.as_ref(), owner.collect(now, retain_ms));
+        collected.map_err(failed)?;
+        if let Some(partition) = &reads
+            && let Err(error) = self.log.trim(partition, owner.trimmable_offset())
         {
             // Too much kept does no harm; the next checkpoint tries again.
             tracing::warn!(%partition, %error, "the log could not be trimmed");
         }
-        kept.progress.wants_base.store(kept.lineage.wants_base(), Ordering::Release);
-        if let Ok(mut written) = kept.progress.written.lock() {
+        progress.wants_base.store(owner.wants_base(), Ordering::Release);
+        if let Ok(mut written) = progress.written.lock() {
             *written = Written { count: written.count + 1, at_unix_ms: now, bytes, is_base };
         }
-        kept.progress.pending.store(false, Ordering::Release);
-        Ok(())
+        progress.pending.store(false, Ordering::Release);
+        Ok(Kept { owner, reads, progress })
     }
 }
 

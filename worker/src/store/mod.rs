@@ -11,59 +11,10 @@ pub mod memory;
 #[cfg(test)]
 mod tests;
 
-pub use millrace_lifecycle::{keys, manifest, sealed};
-
-/// Names one content of an object; another content has another version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(pub String);
-
-impl Version {
-    /// For stores that have no versions of their own: a digest.
-    pub fn of(content: &[u8]) -> Self {
-        Self(format!("{:032x}", xxhash_rust::xxh3::xxh3_128(content)))
-    }
-}
-
-/// How a write ended.
-#[must_use]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is durable, with this version.
-    Done(Version),
-    /// Nothing was written: the object is there already (`put`), or is not the expected one (`swap`).
-    Conflict,
-    /// Nothing was written.
-    Failed(StoreError),
-    /// It may have been written, or may be written later: read again before believing anything.
-    Unknown(StoreError),
-}
-
-/// The store did not answer, or not as it should. Says nothing about what it holds.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the checkpoint store failed at {key:?}: {cause}")]
-pub struct StoreError {
-    pub key: String,
-    pub cause: String,
-}
-
-impl StoreError {
-    pub fn new(key: &str, cause: impl ToString) -> Self {
-        Self { key: key.to_owned(), cause: cause.to_string() }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
-    pub bytes: Vec<u8>,
-    pub version: Version,
-}
-
-/// An object's key and size.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Listed {
-    pub key: String,
-    pub size_bytes: u64,
-}
+pub use millrace_lifecycle::{
+    keys, manifest, sealed,
+    store::{Answer, Listed, Next, Object, Op, Outcome, Procedure, StoreError, Version},
+};
 
 /// Keys are built by [`keys`] only. Called from any thread; every call blocks until it is done.
 pub trait Store: Send + Sync {
@@ -81,4 +32,20 @@ pub trait Store: Send + Sync {
 
     /// Replaces an object if its version is the expected one; `None`: creates it if there is none.
     fn swap(&self, key: &str, expected: Option<&Version>, bytes: &[u8]) -> Outcome;
+
+    /// The answer to one question of a procedure.
+    fn answer(&self, op: Op) -> Answer {
+        match op {
+            Op::Get { key } => Answer::Got(self.get(&key)),
+            Op::Put { key, bytes } => Answer::Wrote(self.put(&key, &bytes)),
+            Op::Swap { key, expected, bytes } => Answer::Wrote(self.swap(&key, expected.as_ref(), &bytes)),
+            Op::List { prefix } => Answer::Listed(self.list(&prefix)),
+            Op::Delete { key } => Answer::Deleted(self.delete(&key)),
+        }
+    }
+}
+
+/// Asks a store whatever a procedure wants to know.
+pub fn run<P: Procedure>(store: &dyn Store, procedure: Next<P>) -> P::Output {
+    procedure.run(|op| store.answer(op))
 }

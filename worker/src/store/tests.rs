@@ -5,11 +5,12 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 
-use super::checkpoint::{Claimant, Lineage, LineageError, Problem, Restored, State, read_manifest};
+use super::checkpoint::{self, Claimant, LineageError, Owner, Problem, Restored, State, read_manifest};
 use super::folder::FolderStore;
 use super::keys::{self, FileKind, TaskId, TaskKind};
-use super::manifest::{Checkpoint, FileRef, Manifest, Position, Unsealed};
+use super::manifest::{Checkpoint, FileRef, Manifest, Position};
 use super::memory::MemoryStore;
+use super::sealed::Unsealed;
 use super::*;
 
 fn task() -> TaskId {
@@ -31,6 +32,53 @@ fn base(text: &str) -> State {
 
 fn delta(text: &str) -> State {
     State::Delta(text.as_bytes().to_vec())
+}
+
+/// An owner with its store.
+struct Lineage<'s> {
+    store: &'s dyn Store,
+    /// None only while it is at work.
+    owner: Option<Owner>,
+}
+
+impl<'s> Lineage<'s> {
+    fn claim(
+        store: &'s dyn Store,
+        task: &TaskId,
+        claimant: &Claimant,
+    ) -> Result<(Self, Option<Restored>), LineageError> {
+        let (owner, restored) = checkpoint::claim(store, task, claimant)?;
+        Ok((Self { store, owner: Some(owner) }, restored))
+    }
+
+    fn run<P, T>(&mut self, procedure: impl FnOnce(Owner) -> Next<P>) -> Result<T, LineageError>
+    where
+        P: Procedure<Output = (Owner, Result<T, LineageError>)>,
+    {
+        let (owner, result) = run(self.store, procedure(self.owner.take().unwrap()));
+        self.owner = Some(owner);
+        result
+    }
+
+    fn commit(&mut self, state: &State, position: Position) -> Result<(), LineageError> {
+        self.run(|owner| owner.save(state.clone(), position))
+    }
+
+    fn release(&mut self, state: &State, position: Position) -> Result<(), LineageError> {
+        self.run(|owner| owner.release(state.clone(), position))
+    }
+
+    fn collect_garbage(&mut self, now_unix_ms: i64, retain_ms: i64) -> Result<usize, LineageError> {
+        self.run(|owner| owner.collect(now_unix_ms, retain_ms))
+    }
+}
+
+impl std::ops::Deref for Lineage<'_> {
+    type Target = Owner;
+
+    fn deref(&self) -> &Owner {
+        self.owner.as_ref().unwrap()
+    }
 }
 
 fn claim<'s>(store: &'s dyn Store, owner: &str) -> (Lineage<'s>, Option<Restored>) {
