@@ -22,7 +22,7 @@ use millrace_engine::{
 };
 use tokio::sync::oneshot;
 
-use super::{catch_up::CatchUp, figures::Figures, mailbox::Mailbox, thread::Published};
+use super::{catch_up::CatchUp, figures::Figures, mailbox::Mailbox};
 
 /// One who waits for an answer; dropped without one, he is told that the worker is stopping.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -79,6 +79,14 @@ impl ControlLog {
         outbox.record(&self.handle, 0, |records| control.write(records, seq));
         outbox.advance(&self.handle, seq, Progress::default());
     }
+}
+
+/// What serving copies have been told of a model task.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    pub model: usize,
+    /// Examples that they know of.
+    pub scored: Option<u64>,
 }
 
 /// How long a withdrawal is remembered beside the log: far longer than it takes to be read.

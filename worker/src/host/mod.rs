@@ -1,7 +1,6 @@
 //! The host: it gives tasks to engine threads, and connects them with the log and the checkpoint store.
 
 mod catch_up;
-pub mod checkpoints;
 mod deal;
 pub mod decisions;
 pub mod desk;
@@ -12,7 +11,9 @@ pub mod mailbox;
 pub mod serving;
 pub mod skew;
 pub mod start;
+pub mod station;
 pub mod status;
+pub mod store_thread;
 pub mod task;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ pub use error::HostError;
 pub use start::HostConfig;
 use status::TaskStatus;
 use task::Task;
-use thread::{Control, Seat};
+use thread::Control;
 
 use crate::log::AppendError;
 
@@ -58,9 +59,9 @@ pub mod logs {
 /// Tasks at work.
 pub struct Host {
     control: Arc<Control>,
-    engines: Vec<JoinHandle<Result<Vec<Seat>, HostError>>>,
+    engines: Vec<JoinHandle<thread::Ended>>,
     writer: JoinHandle<Result<(), AppendError>>,
-    checkpoints: JoinHandle<Result<(), HostError>>,
+    store: JoinHandle<()>,
     statuses: Vec<Arc<Mutex<TaskStatus>>>,
     /// By stage: sources, profiles, models.
     done: [Vec<Arc<AtomicBool>>; 3],
@@ -121,7 +122,7 @@ impl Host {
     pub fn is_failing(&self) -> bool {
         self.control.stop.load(Ordering::Acquire)
             || self.engines.iter().any(JoinHandle::is_finished)
-            || self.checkpoints.is_finished()
+            || self.store.is_finished()
     }
 
     /// Tells all tasks to save their state, waits for it, and gives them back.
@@ -136,7 +137,7 @@ impl Host {
             let name = engine.thread().name().unwrap_or_default().to_owned();
             engine.thread().unpark();
             match engine.join() {
-                Ok(Ok(seats)) => tasks.extend(seats.into_iter().map(|seat| (seat.number, seat.task))),
+                Ok(Ok(finished)) => tasks.extend(finished),
                 Ok(Err(error)) => {
                     failure.get_or_insert(error);
                     self.control.abandoned.store(true, Ordering::Release);
@@ -152,10 +153,8 @@ impl Host {
             Ok(Err(error)) => failure = Some(error.into()), // the others fail because of it
             Err(_) => failure = Some(HostError::Thread("log-writer".into())),
         }
-        match self.checkpoints.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => failure = failure.or(Some(error)),
-            Err(_) => failure = Some(HostError::Thread("checkpoints".into())),
+        if self.store.join().is_err() {
+            failure = Some(HostError::Thread("store".into()));
         }
         if let Some(error) = failure {
             return Err(error);

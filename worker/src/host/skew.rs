@@ -4,7 +4,7 @@ use std::sync::{
     Mutex,
     atomic::{AtomicI64, AtomicU8, Ordering},
 };
-use std::time::Instant;
+use std::time::Duration;
 
 use millrace_engine::{event::Time, frame::OriginState};
 
@@ -36,7 +36,8 @@ impl Watermarks {
 /// Lets at most so many records a second pass, over all sources.
 pub struct Pacer {
     per_second: Option<f64>,
-    state: Mutex<(Instant, f64)>,
+    /// When records were last let pass, and how many more might have been.
+    state: Mutex<(Duration, f64)>,
 }
 
 /// At most this much of a second may be caught up with at once.
@@ -44,18 +45,17 @@ const BURST_SECONDS: f64 = 0.05;
 
 impl Pacer {
     pub fn new(per_second: Option<f64>) -> Self {
-        Self { per_second, state: Mutex::new((Instant::now(), 0.0)) }
+        Self { per_second, state: Mutex::default() }
     }
 
-    /// How many of `wanted` records may be read now.
-    pub fn allow(&self, wanted: usize) -> usize {
+    /// How many of `wanted` records may be read now; `now` is the same clock for all who ask.
+    pub fn allow(&self, wanted: usize, now: Duration) -> usize {
         let Some(rate) = self.per_second else { return wanted };
         let Ok(mut state) = self.state.lock() else { return wanted };
-        let now = Instant::now();
-        let saved = state.1 + now.duration_since(state.0).as_secs_f64() * rate;
+        let saved = state.1 + now.saturating_sub(state.0).as_secs_f64() * rate;
         let saved = saved.min((rate * BURST_SECONDS).max(1.0));
         let allowed = (saved as usize).min(wanted);
-        *state = (now, saved - allowed as f64);
+        *state = (state.0.max(now), saved - allowed as f64);
         allowed
     }
 
@@ -78,9 +78,9 @@ mod tests {
     fn what_is_not_read_is_left_for_others() {
         let pacer = Pacer::new(Some(1.0));
         pacer.give_back(1);
-        assert_eq!(pacer.allow(256), 1, "at its end: reads nothing");
+        assert_eq!(pacer.allow(256, Duration::ZERO), 1, "at its end: reads nothing");
         pacer.give_back(1);
-        assert_eq!(pacer.allow(256), 1, "the next one has it");
-        assert_eq!(pacer.allow(256), 0);
+        assert_eq!(pacer.allow(256, Duration::ZERO), 1, "the next one has it");
+        assert_eq!(pacer.allow(256, Duration::ZERO), 0);
     }
 }

@@ -2,10 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering, mpsc::channel},
     thread,
     time::Duration,
 };
@@ -25,7 +22,6 @@ use millrace_engine::{
 
 use super::{
     Host, HostError,
-    checkpoints::{Checkpoints, Claim, Keeper},
     deal::Dealing,
     desk::{Desk, Request},
     figures::Figures,
@@ -34,8 +30,10 @@ use super::{
     mailbox::Mailbox,
     serving::Asked,
     skew::{Pacer, Watermarks},
+    station::{Cadence, Command, NewSeat, Station},
+    store_thread,
     task::{Follow, Task},
-    thread::{Cadence, Control, EngineThread},
+    thread::{Control, EngineThread},
     writer,
 };
 use crate::{
@@ -45,7 +43,7 @@ use crate::{
     source::partitions::{Location, Partition},
     store::{
         Store,
-        checkpoint::{Claimant, Restored},
+        checkpoint::{self, Claimant, Owner, Restored},
         keys::{TaskId, TaskKind},
     },
 };
@@ -63,17 +61,11 @@ pub struct HostConfig {
 }
 
 /// Until a frame is cut, if it is not full before.
-const FLUSH_AFTER: Duration = Duration::from_millis(5);
+const FLUSH_EVERY: Duration = Duration::from_millis(5);
 
 /// A task before it has a thread.
 pub(super) struct Claimed {
-    pub task: Task,
-    pub id: TaskId,
-    pub claim: Claim,
-    pub origin: Option<Origin>,
-    pub from: Seq,
-    pub outputs: Vec<LogPartition>,
-    pub saved_position: Option<u64>,
+    pub seat: NewSeat,
     /// Of a model task.
     pub model: Option<usize>,
 }
@@ -82,7 +74,8 @@ struct Starter<'a> {
     pipeline: &'a Pipeline,
     configuration: &'a Configuration,
     log: Arc<dyn Log>,
-    checkpoints: Checkpoints,
+    store: Arc<dyn Store>,
+    claimant: &'a Claimant,
     partitions: &'a [Vec<Partition>],
 }
 
@@ -97,19 +90,7 @@ impl Host {
         claimant: &Claimant,
         config: &HostConfig,
     ) -> Result<Self, HostError> {
-        let control = Arc::new(Control::default());
-        let keeper = Keeper {
-            log: log.clone(),
-            store,
-            claimant: claimant.clone(),
-            retain_ms: pipeline.spec().checkpoints.retain.as_micros() / 1000,
-            generation: configuration.generation(),
-            spec_digest: xxhash_rust::xxh3::xxh3_64(pipeline.validated.result_digest_text().as_bytes()),
-            abandoned: control.abandoned.clone(),
-        };
-        let (checkpoints, keeper) = Checkpoints::start(keeper).map_err(|_| cannot_start("checkpoints"))?;
-        let starter =
-            Starter { pipeline, configuration, log: log.clone(), checkpoints: checkpoints.clone(), partitions };
+        let starter = Starter { pipeline, configuration, log: log.clone(), store: store.clone(), claimant, partitions };
         let mut claimed = starter.sources(config)?;
         for p in 0..pipeline.plan.partitions {
             claimed.push(starter.profile(p)?);
@@ -117,29 +98,26 @@ impl Host {
         for m in 0..pipeline.plan.models.len() {
             claimed.push(starter.model(m)?);
         }
-        let crew = Crew { control, checkpoints, keeper };
-        run(pipeline, configuration, log, crew, claimed, config)
+        run(pipeline, configuration, log, store, claimed, config)
     }
-}
-
-/// What the engine threads work with.
-struct Crew {
-    control: Arc<Control>,
-    checkpoints: Checkpoints,
-    keeper: thread::JoinHandle<Result<(), HostError>>,
 }
 
 /// Tells every log which origins are there now, all at once and before any record of theirs. Otherwise an origin that
 /// ended in the run before, or is new, would hold nothing up until its own first frame, and come late.
-fn announce(outboxes: &mut [Outbox], outputs: &[LogPartition], log: &dyn Log) -> Result<(), HostError> {
-    let mut appends = Vec::new();
-    for outbox in outboxes {
-        for (output, partition) in outputs.iter().enumerate() {
-            appends.extend(outbox.cut(output).map(|frame| (partition.clone(), frame)));
+fn announce<'a>(stations: impl Iterator<Item = &'a mut Station>, log: &dyn Log) -> Result<(), HostError> {
+    let (mut appends, mut done) = (Vec::new(), Vec::new());
+    for station in stations {
+        station.flush();
+        if let Some(Command::Append { ticket, appends: frames }) = station.command() {
+            appends.extend(frames);
+            done.push((station, ticket));
         }
     }
     if !appends.is_empty() {
         log.append(&appends)?;
+    }
+    for (station, ticket) in done {
+        station.appended(ticket)?;
     }
     Ok(())
 }
@@ -149,6 +127,15 @@ fn cannot_start(thread: &str) -> HostError {
 }
 
 impl Starter<'_> {
+    fn claim(&self, task: &TaskId) -> Result<(Owner, Option<Restored>), HostError> {
+        let claimed = checkpoint::claim(self.store.as_ref(), task, self.claimant);
+        let claimed = claimed.map_err(|cause| HostError::Lineage { task: task.to_string(), cause })?;
+        for problem in claimed.1.iter().flat_map(|restored| &restored.damaged) {
+            tracing::warn!(%task, %problem, "went back to an earlier checkpoint");
+        }
+        Ok(claimed)
+    }
+
     fn sources(&self, config: &HostConfig) -> Result<Vec<Claimed>, HostError> {
         let origins = self.partitions.iter().map(Vec::len).sum();
         let pacer = Pacer::new(config.max_rate);
@@ -180,8 +167,8 @@ impl Starter<'_> {
                 (Place::Topic(self.log.clone(), topic.clone()), Some(topic))
             }
         };
-        let claim = self.checkpoints.claim(&id, reads)?;
-        let at = claim.restored.as_ref().map(|r| Saved::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
+        let (owner, restored) = self.claim(&id)?;
+        let at = restored.as_ref().map(|r| Saved::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
         let at = at.map_err(|cause| HostError::Restore { task: name.clone(), cause })?;
         let max_skew = self.pipeline.validated.max_skew();
         let (mut plan, decoder) =
@@ -200,16 +187,17 @@ impl Starter<'_> {
         let position = at.map_or(0, |at| at.position.offset);
         let ingest = IngestTask::open(read_plan, plan, decoder, at, shared.clone())?;
         let events = (0..self.pipeline.plan.partitions).map(logs::events);
-        Ok(Claimed {
+        let seat = NewSeat {
             task: Task::Ingest(Box::new(ingest), name.clone()),
             id,
+            owner,
             origin: Some(origin),
             from: Seq::end_of(position),
             outputs: events.chain([logs::dead_letters()]).collect(),
+            reads,
             saved_position: at.map(|_| position + 1),
-            model: None,
-            claim,
-        })
+        };
+        Ok(Claimed { seat, model: None })
     }
 
     fn profile(&self, partition: u32) -> Result<Claimed, HostError> {
@@ -217,26 +205,27 @@ impl Starter<'_> {
         let id = profile_task(partition);
         let name = id.to_string();
         let reads = logs::events(partition);
-        let claim = self.checkpoints.claim(&id, Some(reads.clone()))?;
-        let restored = claim.restored.as_ref();
+        let (owner, restored) = self.claim(&id)?;
+        let restored = restored.as_ref();
         let (next, checksum) = self.follow(&reads, restored)?;
         let profile = match restored {
             None => Profile::new(plan.clone(), &initial_origins(self.partitions)),
             Some(r) => Profile::restore(plan.clone(), &parts(r))
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
         };
-        let follow = Follow::from(reads, next, checksum);
+        let follow = Follow::from(reads.clone(), next, checksum);
         let outputs = effects_of(&profile);
-        Ok(Claimed {
+        let seat = NewSeat {
             task: Task::Profile(Box::new(profile), follow, name.clone()),
             id,
+            owner,
             origin: Some(Origin::of_profile(partition)),
             from: Seq::end_of(next - 1),
             outputs,
+            reads: Some(reads),
             saved_position: restored.map(|_| next),
-            model: None,
-            claim,
-        })
+        };
+        Ok(Claimed { seat, model: None })
     }
 
     fn model(&self, model: usize) -> Result<Claimed, HostError> {
@@ -244,8 +233,8 @@ impl Starter<'_> {
         let id = model_task(model_name);
         let name = id.to_string();
         let reads = logs::examples(model_name);
-        let claim = self.checkpoints.claim(&id, Some(reads.clone()))?;
-        let restored = claim.restored.as_ref();
+        let (owner, restored) = self.claim(&id)?;
+        let restored = restored.as_ref();
         let (next, checksum) = self.follow(&reads, restored)?;
         let (plan, at) = self.configuration.beginning_of(model_name).unwrap_or((&self.pipeline.plan, model));
         let task = match restored {
@@ -253,18 +242,19 @@ impl Starter<'_> {
             Some(r) => ModelTask::restore(plan, at, &parts(r))
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })?,
         };
-        let follow = Follow::from(reads, next, checksum);
-        Ok(Claimed {
+        let follow = Follow::from(reads.clone(), next, checksum);
+        let seat = NewSeat {
             task: Task::Model(Box::new(task), follow, name.clone()),
             id,
+            owner,
             origin: None,
             from: Seq::START,
             // Only what this host tells it.
             outputs: Vec::new(),
+            reads: Some(reads),
             saved_position: restored.map(|_| next),
-            model: Some(model),
-            claim,
-        })
+        };
+        Ok(Claimed { seat, model: Some(model) })
     }
 
     /// Where to go on in a log. It must be the one that the checkpoint was taken of.
@@ -361,7 +351,7 @@ fn outputs_of(pipeline: &Pipeline, claimed: &[Claimed]) -> (Vec<LogPartition>, V
     outputs.push(logs::dead_letters());
     kinds.push(Kind::DeadLetters);
     let examples = pipeline.plan.models.iter().map(|model| logs::examples(&model.name));
-    for partition in examples.chain(claimed.iter().flat_map(|c| c.outputs.iter().cloned())) {
+    for partition in examples.chain(claimed.iter().flat_map(|c| c.seat.outputs.iter().cloned())) {
         if !outputs.contains(&partition) {
             outputs.push(partition);
             kinds.push(Kind::Examples);
@@ -374,12 +364,21 @@ fn run(
     pipeline: &Pipeline,
     configuration: &Configuration,
     log: Arc<dyn Log>,
-    crew: Crew,
+    store: Arc<dyn Store>,
     claimed: Vec<Claimed>,
     config: &HostConfig,
 ) -> Result<Host, HostError> {
     let (outputs, kinds) = outputs_of(pipeline, &claimed);
-    let Crew { control, checkpoints, keeper } = crew;
+    let control = Arc::new(Control::default());
+    let threads = config.threads.clamp(1, claimed.len().max(1));
+    let cadence = cadence(pipeline, configuration, config);
+    let stations = (0..threads).map(|_| Station::new(outputs.clone(), &kinds, log.clone(), cadence)).collect();
+    let dealing = Dealing { log: log.as_ref(), serves: pipeline.plan.serves(), catch_up: &control.catch_up };
+    let mut dealt = dealing.deal(claimed, stations);
+    let configure = Configure { generation: configuration.generation(), spec: configuration.spec.clone() };
+    dealt.stations.iter_mut().for_each(|(station, _)| station.configure(&configure));
+    announce(dealt.stations.iter_mut().map(|(station, _)| station), log.as_ref())?;
+
     let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
     let wake: Arc<dyn Fn() + Send + Sync> = {
         let threads = thread_list.clone();
@@ -398,40 +397,24 @@ fn run(
     };
     let (writer, writer_thread) =
         writer::start(log.clone(), wake.clone(), failed).map_err(|_| cannot_start("log-writer"))?;
-    let cadence = Cadence {
-        frame_bytes: config.frame_bytes,
-        flush_after: FLUSH_AFTER,
-        checkpoint_every: Duration::from_micros(pipeline.spec().checkpoints.interval.as_micros() as u64),
-    };
-    let threads = config.threads.clamp(1, claimed.len().max(1));
-    let configure = Configure { generation: configuration.generation(), spec: configuration.spec.clone() };
-    let dealing = Dealing {
-        threads,
-        configure: &configure,
-        outputs: &outputs,
-        kinds: &kinds,
-        log: log.as_ref(),
-        checkpoint_every: cadence.checkpoint_every,
-        serves: pipeline.plan.serves(),
-        catch_up: &control.catch_up,
-    };
-    let mut dealt = dealing.deal(claimed);
+    let (errands, store_thread) =
+        store_thread::start(store, log.clone(), wake.clone()).map_err(|_| cannot_start("store"))?;
     let mailboxes: Vec<Arc<Mailbox<Request>>> = (0..threads).map(|_| Arc::default()).collect();
     let figures: Vec<Arc<Figures>> = (0..threads).map(|_| Arc::default()).collect();
-    announce(&mut dealt.outboxes, &outputs, log.as_ref())?;
     let mut engines = Vec::new();
-    for (number, (outbox, seats)) in dealt.outboxes.into_iter().zip(dealt.seats).enumerate() {
+    for (number, (station, beside)) in dealt.stations.into_iter().enumerate() {
+        let (reply, answers) = channel();
         let engine = EngineThread {
-            outbox,
-            outputs: outputs.clone(),
-            seats,
+            station,
+            beside,
             log: log.clone(),
             writer: writer.clone(),
-            checkpoints: checkpoints.clone(),
-            acknowledged: Arc::new(AtomicU64::new(0)),
-            sent: 0,
+            store: errands.clone(),
+            answers,
+            reply,
+            // What was announced is durable.
+            acknowledged: Arc::default(),
             backlog: VecDeque::new(),
-            cadence,
             control: control.clone(),
             desk: Desk::new(
                 mailboxes[number].clone(),
@@ -454,10 +437,22 @@ fn run(
         control,
         engines,
         writer: writer_thread,
-        checkpoints: keeper,
+        store: store_thread,
         statuses: dealt.statuses,
         done: dealt.done,
         asked: Asked { mailboxes, owners: dealt.owners, figures },
         wake,
     })
+}
+
+fn cadence(pipeline: &Pipeline, configuration: &Configuration, config: &HostConfig) -> Cadence {
+    let checkpoints = &pipeline.spec().checkpoints;
+    Cadence {
+        frame_bytes: config.frame_bytes,
+        flush_every: FLUSH_EVERY,
+        checkpoint_every: Duration::from_micros(checkpoints.interval.as_micros().max(0) as u64),
+        retain_ms: checkpoints.retain.as_micros() / 1000,
+        generation: configuration.generation(),
+        spec_digest: xxhash_rust::xxh3::xxh3_64(pipeline.validated.result_digest_text().as_bytes()),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::checkpoints::Written;
+use super::station::Written;
 use millrace_engine::{
     event::Time, experiment::VariantSums, frame::OriginState, ingest, join::OutcomeCounts, learn::ModelSummary, profile,
 };

@@ -1,6 +1,6 @@
 //! The three kinds of task, as an engine thread handles them.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use millrace_engine::{
     checkpoint::Extent,
@@ -17,9 +17,9 @@ use millrace_engine::{
 };
 
 use super::{
-    checkpoints::Written,
     error::HostError,
     ingest::IngestTask,
+    station::Written,
     status::{Detail, SumsOfVariants, TaskStatus},
 };
 use crate::log::{Log, LogPartition};
@@ -122,17 +122,18 @@ impl Task {
         }
     }
 
-    /// Reads or applies about `budget` records or timers.
+    /// Reads or applies about `budget` records or timers. `now` never falls.
     pub fn step(
         &mut self,
         log: &dyn Log,
         outbox: &mut Outbox,
         out: &Handle,
         budget: usize,
+        now: Duration,
     ) -> Result<Stepped, HostError> {
         match self {
             Task::Ingest(ingest, _) => {
-                Ok(if ingest.step(outbox, out, budget)? { Stepped::Worked } else { Stepped::Idle })
+                Ok(if ingest.step(outbox, out, budget, now)? { Stepped::Worked } else { Stepped::Idle })
             }
             Task::Profile(profile, follow, _) => {
                 if follow.drained {

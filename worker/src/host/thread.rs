@@ -1,54 +1,32 @@
-//! An engine thread: it owns tasks, steps them in turn, cuts their effects into frames and asks for checkpoints.
+//! An engine thread: it drives a station of tasks, and answers what is asked of them between two slices.
 
 use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-        mpsc::{SyncSender, TrySendError},
+        mpsc::{Receiver, Sender, SyncSender, TrySendError},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use millrace_engine::{
-    checkpoint::Extent,
-    control::{Configure, Control as ControlRecord, Erase},
-    frame::{
-        Origin,
-        outbox::{Handle, Outbox},
-    },
-    model::ModelTask,
-    profile::Profile,
-};
+use millrace_engine::{control::Erase, model::ModelTask, profile::Profile};
 
 use super::{
     catch_up::{Behind, CatchUp},
-    checkpoints::{Checkpoints, Job, Progress},
-    desk::{ControlLog, Desk, Request},
+    desk::{ControlLog, Desk, Published, Request},
     error::HostError,
     logs,
-    start::rewire,
+    station::{Command, Now, Seat, Station},
     status::TaskStatus,
+    store_thread::{Errand, unix_ms},
     task::{Done, Stepped, Task},
     writer::Batch,
 };
-use crate::{
-    log::{Log, LogPartition},
-    store::keys::TaskId,
-};
-
-/// When frames are cut and checkpoints taken.
-#[derive(Clone, Copy, Debug)]
-pub struct Cadence {
-    /// A frame is cut when its records have so many bytes, or after `flush_after`.
-    pub frame_bytes: usize,
-    pub flush_after: Duration,
-    pub checkpoint_every: Duration,
-}
+use crate::{log::Log, store::Answer};
 
 /// How a host is told to end, and tells how far it is.
-#[derive(Default)]
 pub struct Control {
     pub stop: AtomicBool,
     /// A writer failed: nothing more becomes durable, so nothing more is to be waited for.
@@ -56,46 +34,42 @@ pub struct Control {
     /// What must have come to its end before: 0 nothing, 1 the sources, 2 the profile tasks.
     pub stage: AtomicU8,
     pub catch_up: Arc<CatchUp>,
+    /// The clock of all threads.
+    pub started: Instant,
 }
 
-/// A task with what its thread keeps beside it.
-pub struct Seat {
-    pub number: usize,
-    pub id: TaskId,
-    pub task: Task,
-    pub handle: Handle,
-    pub origin: Origin,
-    pub epoch: u64,
-    pub status: Arc<Mutex<TaskStatus>>,
-    pub progress: Arc<Progress>,
-    /// It has come to its end, as of this stage.
-    pub done: Arc<AtomicBool>,
-    pub next_checkpoint: Instant,
-    pub saved_position: Option<u64>,
-    pub slice: Slice,
-    /// Where control records for the task go.
-    pub control: Option<ControlLog>,
-    pub published: Option<Published>,
-    /// What was there at the start.
-    pub behind: Behind,
-}
-
-impl Seat {
-    /// Tells a task that is behind of the pipeline as it is now. Told twice, it takes no notice.
-    pub fn configure(&mut self, configure: &Configure, outbox: &mut Outbox) {
-        let is_behind = self.task.generation().is_some_and(|generation| generation < configure.generation);
-        if let Some(control) = self.control.as_mut().filter(|_| is_behind) {
-            control.append(&ControlRecord::Configure(configure.clone()), outbox);
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            stop: AtomicBool::default(),
+            abandoned: Arc::default(),
+            stage: AtomicU8::default(),
+            catch_up: Arc::default(),
+            started: Instant::now(),
         }
     }
 }
 
-/// What serving copies have been told of a model task.
-#[derive(Clone, Copy, Debug)]
-pub struct Published {
-    pub model: usize,
-    /// Examples that they know of.
-    pub scored: Option<u64>,
+impl Control {
+    fn now(&self) -> Now {
+        Now { since_start: self.started.elapsed(), unix_ms: unix_ms() }
+    }
+}
+
+/// The tasks of a thread that has ended, with their numbers.
+pub type Ended = Result<Vec<(usize, Task)>, HostError>;
+
+/// What the thread keeps of a task, besides its seat.
+pub struct Beside {
+    /// Of all tasks of the host.
+    pub number: usize,
+    pub status: Arc<Mutex<TaskStatus>>,
+    /// It has come to its end, as of this stage.
+    pub done: Arc<AtomicBool>,
+    pub slice: Slice,
+    pub published: Option<Published>,
+    /// What was there at the start.
+    pub behind: Behind,
 }
 
 /// How many records a task may handle until its thread looks at what is asked of it: as many as last about
@@ -127,17 +101,18 @@ impl Slice {
 }
 
 pub struct EngineThread {
-    pub outbox: Outbox,
-    pub outputs: Vec<LogPartition>,
-    pub seats: Vec<Seat>,
+    pub station: Station,
+    /// Of the station's seats, in their order.
+    pub beside: Vec<Beside>,
     pub log: Arc<dyn Log>,
     pub writer: SyncSender<Batch>,
-    pub checkpoints: Checkpoints,
+    pub store: Sender<Errand>,
+    /// What the store has answered, and the sender for more of it.
+    pub answers: Receiver<(u64, Answer)>,
+    pub reply: Sender<(u64, Answer)>,
     pub acknowledged: Arc<AtomicU64>,
-    pub sent: u64,
     /// Cut, but not taken by the writer yet: while there are any, tasks pause and only requests are answered.
     pub backlog: VecDeque<Batch>,
-    pub cadence: Cadence,
     pub control: Arc<Control>,
     pub desk: Desk,
 }
@@ -149,94 +124,87 @@ const STATUS_EVERY: Duration = Duration::from_millis(50);
 const IDLE_SLEEP: Duration = Duration::from_millis(20);
 /// Telling costs something: a thread that wakes for every request does not do it each time.
 const STATUS_EVERY_IDLE: Duration = Duration::from_millis(5);
+/// Until a thread that has nothing else to do looks again for what it was promised.
+const WAIT: Duration = Duration::from_millis(1);
 
 impl EngineThread {
     /// Runs until told to stop. Gives the tasks back, each saved if the log could still be written.
-    pub fn run(mut self) -> Result<Vec<Seat>, HostError> {
+    pub fn run(mut self) -> Ended {
         let result = self.work();
         // Whoever still waits for an answer is told that there will be none.
         self.desk.mailbox.close();
-        result.map(|()| self.seats)
+        result.map(|()| {
+            let numbers = self.beside.iter().map(|beside| beside.number);
+            numbers.zip(self.station.seats.into_iter().map(|seat| seat.task)).collect()
+        })
     }
 
     fn work(&mut self) -> Result<(), HostError> {
-        let mut flushed = Instant::now();
         let mut told = Instant::now();
         while !self.control.stop.load(Ordering::Acquire) {
             let mut progressed = self.answer();
-            for at in 0..self.seats.len() {
+            for at in 0..self.station.seats.len() {
                 if !self.backlog.is_empty() {
                     break;
                 }
                 progressed |= self.step(at)?;
-                self.cut_full();
                 progressed |= self.answer();
             }
-            if flushed.elapsed() >= self.cadence.flush_after {
-                self.flush();
-                flushed = Instant::now();
-                self.checkpoint_where_due()?;
-            }
+            self.hear()?;
+            self.station.tick(self.control.now())?;
+            self.dispatch();
             if told.elapsed() >= if progressed { STATUS_EVERY } else { STATUS_EVERY_IDLE } {
                 self.tell();
                 told = Instant::now();
             }
-            self.send();
             if !progressed {
-                let until_flush = self.cadence.flush_after.saturating_sub(flushed.elapsed());
-                let is_waited_for = self.outbox.has_news() || !self.backlog.is_empty();
-                thread::park_timeout(if is_waited_for { until_flush } else { IDLE_SLEEP });
+                let waits = if self.backlog.is_empty() { IDLE_SLEEP } else { WAIT };
+                let until_due = self.station.sleeps_for(self.control.now());
+                thread::park_timeout(until_due.unwrap_or(waits).min(waits));
             }
         }
         self.finish()
     }
 
     fn step(&mut self, at: usize) -> Result<bool, HostError> {
-        let seat = &mut self.seats[at];
         let began = Instant::now();
-        match seat.task.step(self.log.as_ref(), &mut self.outbox, &seat.handle, seat.slice.records)? {
-            Stepped::Idle => return Ok(false),
-            Stepped::Worked => seat.slice.adapt(began.elapsed()),
-            Stepped::Reconfigured => self.rewire(at),
+        let slice = &mut self.beside[at].slice;
+        let stepped = self.station.step(at, slice.records, self.control.now())?;
+        if stepped == Stepped::Worked {
+            slice.adapt(began.elapsed());
         }
-        Ok(true)
+        self.dispatch();
+        Ok(stepped != Stepped::Idle)
     }
 
-    /// A profile task has gone over to a pipeline that may have other models.
-    fn rewire(&mut self, at: usize) {
-        let Self { seats, outputs, outbox, .. } = self;
-        let seat = &mut seats[at];
-        let Task::Profile(profile, ..) = &seat.task else { return };
-        seat.handle = rewire(profile, &seat.handle, (seat.origin, seat.epoch), outputs, outbox);
-        tracing::info!(task = %seat.id, generation = profile.generation(), "the changed pipeline is taken over");
-    }
-
-    fn cut_full(&mut self) {
-        let full: Vec<usize> =
-            (0..self.outputs.len()).filter(|o| self.outbox.waiting_bytes(*o) >= self.cadence.frame_bytes).collect();
-        if !full.is_empty() {
-            self.append(&full);
-        }
-    }
-
-    fn flush(&mut self) {
-        let all: Vec<usize> = (0..self.outputs.len()).collect();
-        self.append(&all);
-    }
-
-    fn append(&mut self, outputs: &[usize]) {
-        let mut appends = Vec::new();
-        for output in outputs {
-            if let Some(frame) = self.outbox.cut(*output) {
-                appends.push((self.outputs[*output].clone(), frame));
+    /// Does what the station wants done.
+    fn dispatch(&mut self) {
+        while let Some(command) = self.station.command() {
+            let errand = match command {
+                Command::Append { ticket, appends } => {
+                    self.backlog.push_back(Batch { appends, ticket, acknowledged: self.acknowledged.clone() });
+                    continue;
+                }
+                Command::Ask { id, op } => Errand::Ask { id, op, reply: self.reply.clone() },
+                Command::Trim { partition, before } => Errand::Trim { partition, before },
+            };
+            if self.store.send(errand).is_err() {
+                self.abandon();
             }
         }
-        if appends.is_empty() {
-            return;
-        }
-        self.sent += 1;
-        self.backlog.push_back(Batch { appends, ticket: self.sent, acknowledged: self.acknowledged.clone() });
         self.send();
+    }
+
+    /// Tells the station what has been done.
+    fn hear(&mut self) -> Result<(), HostError> {
+        let acknowledged = self.acknowledged.load(Ordering::Acquire);
+        if acknowledged > self.station.acknowledged() {
+            self.station.appended(acknowledged)?;
+        }
+        while let Ok((id, answer)) = self.answers.try_recv() {
+            self.station.answered(id, answer, self.control.now())?;
+        }
+        Ok(())
     }
 
     /// Hands on what the writer has room for.
@@ -250,59 +218,11 @@ impl EngineThread {
         }
     }
 
-    /// Waits until the writer has taken everything.
-    fn send_all(&mut self) {
-        while let Some(batch) = self.backlog.pop_front() {
-            if self.writer.send(batch).is_err() {
-                return self.abandon();
-            }
-        }
-    }
-
-    /// The writer failed and says why; no more of our effects can be kept.
+    /// A thread that we need has ended, and says why to whoever joins it: no more of our effects can be kept.
     fn abandon(&mut self) {
         self.backlog.clear();
         self.control.abandoned.store(true, Ordering::Release);
         self.control.stop.store(true, Ordering::Release);
-    }
-
-    fn all_acknowledged(&self) -> bool {
-        self.acknowledged.load(Ordering::Acquire) >= self.sent
-    }
-
-    fn checkpoint_where_due(&mut self) -> Result<(), HostError> {
-        let now = Instant::now();
-        for at in 0..self.seats.len() {
-            let seat = &self.seats[at];
-            if seat.next_checkpoint <= now && !seat.progress.pending.load(Ordering::Acquire) && seat.task.is_clean() {
-                self.checkpoint(at, false)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything the task has recorded must have been flushed before.
-    fn checkpoint(&mut self, at: usize, last: bool) -> Result<(), HostError> {
-        let seat = &mut self.seats[at];
-        seat.next_checkpoint = Instant::now() + self.cadence.checkpoint_every;
-        let (position, frame_checksum) = seat.task.position();
-        if !last && seat.saved_position == Some(position) {
-            return Ok(()); // nothing was applied since
-        }
-        seat.saved_position = Some(position);
-        let base = seat.progress.wants_base.load(Ordering::Acquire) || seat.task.wants_base();
-        let extent = if base { Extent::Base } else { Extent::Changes };
-        let (extent, bytes) = seat.task.checkpoint(extent)?;
-        seat.progress.pending.store(true, Ordering::Release);
-        let (ticket, acknowledged) = (self.sent, self.acknowledged.clone());
-        let task = seat.id.clone();
-        let generation = seat.task.generation();
-        let job =
-            Job { task, extent, bytes, generation, log_offset: position, frame_checksum, ticket, last, acknowledged };
-        if !self.checkpoints.save(job) {
-            self.control.stop.store(true, Ordering::Release);
-        }
-        Ok(())
     }
 
     /// How far tasks are on the way to what was there at the start.
@@ -311,10 +231,10 @@ impl EngineThread {
         if catch_up.has_users() {
             return;
         }
-        let (acknowledged, next_ticket) = (self.acknowledged.load(Ordering::Acquire), self.sent + 1);
-        for seat in &mut self.seats {
+        let (acknowledged, next_ticket) = (self.station.acknowledged(), self.station.sent() + 1);
+        for (seat, beside) in self.station.seats.iter().zip(&mut self.beside) {
             let (position, _) = seat.task.position();
-            seat.behind = match seat.behind {
+            beside.behind = match beside.behind {
                 Behind::Topic(end) if position >= end => Behind::Ticket(next_ticket),
                 Behind::Ticket(ticket) if quiet || acknowledged >= ticket => {
                     catch_up.topic_is_read();
@@ -333,49 +253,56 @@ impl EngineThread {
     }
 
     fn tell(&mut self) {
-        let quiet = self.all_acknowledged() && !self.outbox.has_news();
+        let quiet = self.station.is_quiet();
         self.catch_up(quiet);
         let stage = self.control.stage.load(Ordering::Acquire);
-        for seat in &mut self.seats {
-            if quiet && !seat.done.load(Ordering::Acquire) && seat.task.done(self.log.as_ref(), stage) == Done::Yes {
-                seat.done.store(true, Ordering::Release);
+        for (seat, beside) in self.station.seats.iter_mut().zip(&mut self.beside) {
+            let is_done = || seat.task.done(self.log.as_ref(), stage) == Done::Yes;
+            if quiet && !beside.done.load(Ordering::Acquire) && is_done() {
+                beside.done.store(true, Ordering::Release);
             }
             if let Task::Model(task, ..) = &mut seat.task {
                 tell_alarms(task);
-                if let Some(published) = &mut seat.published {
+                if let Some(published) = &mut beside.published {
                     self.desk.publish(task, published);
                 }
             }
-            if let Ok(mut status) = seat.status.lock() {
-                let written = seat.progress.written.lock().map(|written| *written).unwrap_or_default();
-                *status = TaskStatus { checkpoints: written, ..seat.task.status(self.log.as_ref()) };
+            if let Ok(mut status) = beside.status.lock() {
+                *status = TaskStatus { checkpoints: seat.written, ..seat.task.status(self.log.as_ref()) };
             }
         }
     }
 
     /// Completes what is half done and saves every task.
     fn finish(&mut self) -> Result<(), HostError> {
-        for at in 0..self.seats.len() {
-            while !self.seats[at].task.is_clean() {
+        for at in 0..self.station.seats.len() {
+            while !self.station.seats[at].task.is_clean() {
+                if !self.backlog.is_empty() {
+                    if self.is_abandoned() {
+                        return Ok(());
+                    }
+                    thread::park_timeout(WAIT);
+                }
                 self.step(at)?;
-                self.cut_full();
-                self.send_all();
             }
         }
         self.answer();
-        self.flush();
-        self.send_all();
-        for at in 0..self.seats.len() {
-            while self.seats[at].progress.pending.load(Ordering::Acquire) {
-                if self.control.abandoned.load(Ordering::Acquire) {
-                    return Ok(());
-                }
-                thread::park_timeout(Duration::from_millis(1));
+        self.station.finish(self.control.now())?;
+        while !self.station.is_finished() {
+            self.dispatch();
+            self.hear()?;
+            if self.is_abandoned() {
+                return Ok(());
             }
-            self.checkpoint(at, true)?;
+            thread::park_timeout(WAIT);
         }
+        self.dispatch();
         self.tell();
         Ok(())
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.control.abandoned.load(Ordering::Acquire)
     }
 
     /// Answers all that waits. False: nothing did.
@@ -393,7 +320,8 @@ impl EngineThread {
     }
 
     fn answer_one(&mut self, request: Request) {
-        let Self { seats, desk, outbox, .. } = self;
+        let Self { station, desk, .. } = self;
+        let Station { seats, outbox, .. } = station;
         match request {
             Request::Learned { model, delta } => desk.learn(model, &delta),
             Request::Withdrawn { user, stated } => desk.withdraw(user, stated),
@@ -408,10 +336,9 @@ impl EngineThread {
                 let Some((_, log)) = owner_of(seats, partition) else { return };
                 desk.erase(log, outbox, Erase { user, time });
                 // Cut at once: the ticket is then the one of the batch that holds it.
-                if let Some(output) = self.outputs.iter().position(|output| *output == logs::events(partition)) {
-                    self.append(&[output]);
-                    self.desk.answer_when_durable(self.sent, reply);
-                }
+                station.flush_to(&logs::events(partition));
+                desk.answer_when_durable(station.sent(), reply);
+                self.dispatch();
             }
             Request::Decide(ask) => {
                 let Some((profile, log)) = owner_of(seats, ask.question.partition) else { return };

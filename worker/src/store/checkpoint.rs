@@ -1,7 +1,7 @@
 //! A task's checkpoints as they lie in a store, without claiming the task.
 
-use millrace_lifecycle::lineage::{Load, manifest_of};
 pub use millrace_lifecycle::lineage::{Claim, Claimant, Epoch, LineageError, Owner, Problem, Restored, State};
+use millrace_lifecycle::lineage::{Load, manifest_of};
 
 use super::{
     Store, StoreError, Version,
@@ -11,11 +11,7 @@ use super::{
 };
 
 /// Takes a task over, one epoch above what stands there, and loads its newest usable checkpoint. `None`: it never had one.
-pub fn claim(
-    store: &dyn Store,
-    task: &TaskId,
-    claimant: &Claimant,
-) -> Result<(Owner, Option<Restored>), LineageError> {
+pub fn claim(store: &dyn Store, task: &TaskId, claimant: &Claimant) -> Result<(Owner, Option<Restored>), LineageError> {
     let mut owner = run(store, Claim::start(task, claimant, Epoch::Next))?;
     let restored = run(store, owner.load())?;
     owner.go_on_from(restored.as_ref().map(|restored| &restored.checkpoint));

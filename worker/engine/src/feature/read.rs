@@ -9,8 +9,7 @@ use crate::{
 };
 
 use super::{
-    CompileError, Features,
-    cells,
+    CompileError, Features, cells,
     compile::{self, Definition},
     layout::{Cell, Form, Input, Kind, Layout},
     row::RowRef,

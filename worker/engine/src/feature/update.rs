@@ -3,8 +3,7 @@
 use crate::event::{Attributes, Event, Item, Value, category_of_number, category_of_text};
 
 use super::{
-    Features,
-    cells,
+    Features, cells,
     compile::Uses,
     layout::{Cell, Clock, Form, Kind, Step},
     row::RowMut,

@@ -114,6 +114,10 @@ impl Outbox {
         }
     }
 
+    pub fn kind_of(&self, output: OutputId) -> Kind {
+        self.outputs[output].kind
+    }
+
     /// Bytes of records that wait in an output.
     pub fn waiting_bytes(&self, output: OutputId) -> usize {
         self.outputs[output].bytes

@@ -80,9 +80,7 @@ impl Collect {
 fn garbage(manifest: &Manifest, listed: &[Listed]) -> VecDeque<String> {
     let named: Vec<&str> = manifest.files().into_iter().map(|f| f.key.as_str()).collect();
     let unnamed = |key: &str| match keys::parse(key) {
-        Some(Named::File { epoch, number, .. })
-            if epoch <= manifest.epoch && named.binary_search(&key).is_err() =>
-        {
+        Some(Named::File { epoch, number, .. }) if epoch <= manifest.epoch && named.binary_search(&key).is_err() => {
             Some((epoch, number, key.to_owned()))
         }
         _ => None,

@@ -4,11 +4,7 @@
 mod file;
 mod topic;
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use millrace_engine::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
@@ -89,7 +85,7 @@ pub struct IngestTask {
     /// `Ended` when reading to the end; else when the end was first seen.
     finite: bool,
     idle_after: Duration,
-    end_since: Option<Instant>,
+    end_since: Option<Duration>,
     disorder: Option<Disorder>,
 }
 
@@ -171,8 +167,8 @@ impl IngestTask {
         }
     }
 
-    /// Reads up to `budget` records. False: there was nothing to do.
-    pub fn step(&mut self, outbox: &mut Outbox, out: &Handle, budget: usize) -> Result<bool, HostError> {
+    /// Reads up to `budget` records. False: there was nothing to do. `now` never falls.
+    pub fn step(&mut self, outbox: &mut Outbox, out: &Handle, budget: usize, now: Duration) -> Result<bool, HostError> {
         let lowest = self.shared.watermarks.lowest();
         if self.ingest.is_holding() && !self.ingest.release(lowest, outbox, out) {
             // Part of a record may have gone on, and the watermark with it: others wait for that.
@@ -183,7 +179,7 @@ impl IngestTask {
         if wanted == 0 {
             return Ok(true);
         }
-        let allowed = self.shared.pacer.allow(wanted);
+        let allowed = self.shared.pacer.allow(wanted, now);
         let mut read = 0;
         while read < allowed && (read == 0 || !outbox.is_full()) {
             let Some((input, next_byte)) = self.reader.next()? else { break };
@@ -203,17 +199,17 @@ impl IngestTask {
         if read > 0 {
             self.end_since = None;
         } else if allowed > 0 {
-            self.at_end(outbox, out);
+            self.at_end(outbox, out, now);
         }
         self.publish();
         Ok(read > 0)
     }
 
-    fn at_end(&mut self, outbox: &mut Outbox, out: &Handle) {
-        let since = *self.end_since.get_or_insert_with(Instant::now);
+    fn at_end(&mut self, outbox: &mut Outbox, out: &Handle, now: Duration) {
+        let since = *self.end_since.get_or_insert(now);
         if self.finite {
             self.ingest.at_end(OriginState::Ended, outbox, out);
-        } else if since.elapsed() >= self.idle_after || self.ingest.is_of_table() {
+        } else if now.saturating_sub(since) >= self.idle_after || self.ingest.is_of_table() {
             // A table holds nobody up once it was read to its end.
             self.ingest.at_end(OriginState::Idle, outbox, out);
         }

@@ -1,0 +1,246 @@
+//! The tasks of one engine thread, without the thread: what happened is told to it, with the time; what is to be done about
+//! it are commands, each told of again when it is done. It reads the log itself, and nothing else outside.
+//!
+//! A thread drives it ([`super::thread`]); a test may drive many of them, and let them crash between any two commands.
+
+mod save;
+mod seat;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use millrace_engine::{
+    control::{Configure, Control},
+    frame::{Kind, outbox::Outbox},
+};
+use millrace_lifecycle::{
+    lineage::LineageError,
+    store::{Answer, Op},
+};
+
+use self::save::Custody;
+pub use self::{
+    save::Written,
+    seat::{NewSeat, Seat},
+};
+use super::{
+    error::HostError,
+    start::rewire,
+    task::{Stepped, Task},
+};
+use crate::log::{Log, LogPartition};
+
+/// The time at which something happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Never falls.
+    pub since_start: Duration,
+    /// What people call it; only written down.
+    pub unix_ms: i64,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Command {
+    /// To be appended as a whole, behind those with lower tickets; then [`Station::appended`].
+    Append { ticket: u64, appends: Vec<(LogPartition, Vec<u8>)> },
+    /// To be asked of the checkpoint store; then [`Station::answered`].
+    Ask { id: u64, op: Op },
+    /// No checkpoint needs what is below.
+    Trim { partition: LogPartition, before: u64 },
+}
+
+/// Why a task's checkpoint failed. A store that failed is tried again at the next checkpoint; after anything else the task
+/// is not ours any more.
+#[derive(Debug, thiserror::Error)]
+#[error("checkpoints of {task}: {cause}")]
+pub struct Failed {
+    pub task: String,
+    pub cause: LineageError,
+}
+
+impl From<Failed> for HostError {
+    fn from(Failed { task, cause }: Failed) -> Self {
+        Self::Lineage { task, cause }
+    }
+}
+
+/// When frames are cut and checkpoints taken, and what is said in them.
+#[derive(Clone, Copy, Debug)]
+pub struct Cadence {
+    /// A frame is cut when its records have so many bytes, or after `flush_every`.
+    pub frame_bytes: usize,
+    pub flush_every: Duration,
+    pub checkpoint_every: Duration,
+    pub retain_ms: i64,
+    /// Of the pipeline, for tasks that do not know.
+    pub generation: u32,
+    pub spec_digest: u64,
+}
+
+pub struct Station {
+    pub seats: Vec<Seat>,
+    pub outbox: Outbox,
+    pub outputs: Vec<LogPartition>,
+    log: Arc<dyn Log>,
+    cadence: Cadence,
+    flushed: Duration,
+    /// Tickets of batches: the last one handed out, and up to which all are durable.
+    sent: u64,
+    acknowledged: u64,
+    /// The last question to the store.
+    asked: u64,
+    commands: VecDeque<Command>,
+    /// Every task is to be given up, in order.
+    is_finishing: bool,
+}
+
+impl Station {
+    pub fn new(outputs: Vec<LogPartition>, kinds: &[Kind], log: Arc<dyn Log>, cadence: Cadence) -> Self {
+        Self {
+            seats: Vec::new(),
+            outbox: Outbox::new(cadence.generation, kinds),
+            outputs,
+            log,
+            cadence,
+            flushed: Duration::ZERO,
+            sent: 0,
+            acknowledged: 0,
+            asked: 0,
+            commands: VecDeque::new(),
+            is_finishing: false,
+        }
+    }
+
+    /// What is to be done, in this order.
+    pub fn command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// Ticket of the last batch.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Nothing is recorded that is not durable.
+    pub fn is_quiet(&self) -> bool {
+        self.acknowledged >= self.sent && !self.outbox.has_news()
+    }
+
+    /// How long until something is due by itself.
+    pub fn sleeps_for(&self, now: Now) -> Option<Duration> {
+        let until_flush = self.cadence.flush_every.saturating_sub(now.since_start.saturating_sub(self.flushed));
+        self.outbox.has_news().then_some(until_flush)
+    }
+
+    /// A seat reads or applies about `budget` records.
+    pub fn step(&mut self, at: usize, budget: usize, now: Now) -> Result<Stepped, HostError> {
+        let Self { seats, outbox, log, .. } = self;
+        let seat = &mut seats[at];
+        let stepped = seat.task.step(log.as_ref(), outbox, &seat.handle, budget, now.since_start)?;
+        if stepped == Stepped::Reconfigured {
+            self.rewire(at);
+        }
+        self.cut_full();
+        Ok(stepped)
+    }
+
+    /// A profile task has gone over to a pipeline that may have other models.
+    fn rewire(&mut self, at: usize) {
+        let Self { seats, outputs, outbox, .. } = self;
+        let seat = &mut seats[at];
+        let Task::Profile(profile, ..) = &seat.task else { return };
+        seat.handle = rewire(profile, &seat.handle, (seat.origin, seat.epoch), outputs, outbox);
+        tracing::info!(task = %seat.id, generation = profile.generation(), "the changed pipeline is taken over");
+    }
+
+    /// Tells tasks that are behind of the pipeline as it is now. Told twice, they take no notice.
+    pub fn configure(&mut self, configure: &Configure) {
+        for seat in &mut self.seats {
+            let is_behind = seat.task.generation().is_some_and(|generation| generation < configure.generation);
+            if is_behind {
+                seat.append_control(&Control::Configure(configure.clone()), &mut self.outbox);
+            }
+        }
+    }
+
+    fn cut_full(&mut self) {
+        let full: Vec<usize> =
+            (0..self.outputs.len()).filter(|o| self.outbox.waiting_bytes(*o) >= self.cadence.frame_bytes).collect();
+        if !full.is_empty() {
+            self.append(&full);
+        }
+    }
+
+    /// Cuts a frame of everything that is new.
+    pub fn flush(&mut self) {
+        let all: Vec<usize> = (0..self.outputs.len()).collect();
+        self.append(&all);
+    }
+
+    /// Cuts what one log partition is to get, at once: its ticket is then that of the last batch.
+    pub fn flush_to(&mut self, partition: &LogPartition) {
+        if let Some(output) = self.outputs.iter().position(|output| output == partition) {
+            self.append(&[output]);
+        }
+    }
+
+    fn append(&mut self, outputs: &[usize]) {
+        let mut appends = Vec::new();
+        for output in outputs {
+            if let Some(frame) = self.outbox.cut(*output) {
+                appends.push((self.outputs[*output].clone(), frame));
+            }
+        }
+        if !appends.is_empty() {
+            self.sent += 1;
+            self.commands.push_back(Command::Append { ticket: self.sent, appends });
+        }
+    }
+
+    /// Batches up to this ticket are durable.
+    pub fn appended(&mut self, ticket: u64) -> Result<(), Failed> {
+        self.acknowledged = self.acknowledged.max(ticket);
+        (0..self.seats.len()).try_for_each(|at| self.save_if_durable(at))
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) -> Result<(), HostError> {
+        if now.since_start.saturating_sub(self.flushed) < self.cadence.flush_every {
+            return Ok(());
+        }
+        self.flush();
+        self.flushed = now.since_start;
+        for at in 0..self.seats.len() {
+            let seat = &self.seats[at];
+            if seat.next_checkpoint <= now.since_start && seat.task.is_clean() {
+                self.checkpoint(at, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The store's answer.
+    pub fn answered(&mut self, id: u64, answer: Answer, now: Now) -> Result<(), HostError> {
+        let is_of = |seat: &Seat| seat.custody.asked() == Some(id);
+        if let Some(at) = self.seats.iter().position(is_of) {
+            self.go_on(at, answer, now)?;
+        }
+        Ok(())
+    }
+
+    /// Every task is given up, with a last checkpoint. They must all be clean, and are stepped no more.
+    pub fn finish(&mut self, now: Now) -> Result<(), HostError> {
+        self.is_finishing = true;
+        self.flush();
+        (0..self.seats.len()).try_for_each(|at| self.checkpoint(at, now))
+    }
+
+    /// Has every task been given up?
+    pub fn is_finished(&self) -> bool {
+        self.is_finishing && self.seats.iter().all(|seat| matches!(seat.custody, Custody::Gone))
+    }
+}

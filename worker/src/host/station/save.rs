@@ -1,0 +1,187 @@
+//! A checkpoint's way: the state is taken between two drains, waits until all effects up to there are durable, is written,
+//! and then what nobody needs any more goes.
+
+use std::mem;
+
+use millrace_engine::checkpoint::Extent;
+use millrace_lifecycle::{
+    lineage::{Collect, LineageError, Owner, Save, State},
+    manifest::Position,
+    store::{Answer, Next, Op, Procedure},
+};
+
+use super::{Command, Failed, Now, Station};
+use crate::host::HostError;
+
+/// The checkpoints of a task that this run wrote.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    pub count: u64,
+    /// Of the newest one.
+    pub at_unix_ms: i64,
+    pub bytes: usize,
+    pub is_base: bool,
+}
+
+/// Who holds a task's ownership at the moment.
+pub enum Custody {
+    /// Nobody writes.
+    Idle(Owner),
+    /// Not all effects up to the state are durable.
+    Waiting(Owner, Taken),
+    Saving {
+        save: Save,
+        asked: u64,
+        last: bool,
+        written: Written,
+    },
+    Collecting {
+        collect: Collect,
+        asked: u64,
+    },
+    /// Given up, in order or because somebody took over.
+    Gone,
+}
+
+/// A state on its way to the store.
+pub struct Taken {
+    state: State,
+    position: Position,
+    /// Of the last batch with its effects.
+    ticket: u64,
+    last: bool,
+}
+
+impl Custody {
+    /// What it waits for from the store.
+    pub fn asked(&self) -> Option<u64> {
+        match self {
+            Self::Saving { asked, .. } | Self::Collecting { asked, .. } => Some(*asked),
+            Self::Idle(_) | Self::Waiting(..) | Self::Gone => None,
+        }
+    }
+}
+
+impl Station {
+    /// Takes a state if none is on its way. Everything that the task has recorded must have been flushed before.
+    pub(super) fn checkpoint(&mut self, at: usize, now: Now) -> Result<(), HostError> {
+        let seat = &mut self.seats[at];
+        if !matches!(seat.custody, Custody::Idle(_)) {
+            return Ok(()); // a last one is taken once that has ended
+        }
+        seat.next_checkpoint = now.since_start + self.cadence.checkpoint_every;
+        let (log_offset, frame_checksum) = seat.task.position();
+        let last = self.is_finishing;
+        if !last && seat.saved_position == Some(log_offset) {
+            return Ok(()); // nothing was applied since
+        }
+        let Custody::Idle(owner) = mem::replace(&mut seat.custody, Custody::Gone) else { return Ok(()) };
+        let wants_base = mem::take(&mut seat.must_be_base) || owner.wants_base() || seat.task.wants_base();
+        let (extent, bytes) = seat.task.checkpoint(if wants_base { Extent::Base } else { Extent::Changes })?;
+        let state = match extent {
+            Extent::Base => State::Base(bytes),
+            Extent::Changes => State::Delta(bytes),
+        };
+        seat.saved_position = Some(log_offset);
+        let position = Position {
+            log_offset,
+            frame_checksum,
+            generation: seat.task.generation().unwrap_or(self.cadence.generation),
+            spec_digest: self.cadence.spec_digest,
+            written_at_unix_ms: now.unix_ms,
+        };
+        seat.custody = Custody::Waiting(owner, Taken { state, position, ticket: self.sent, last });
+        Ok(self.save_if_durable(at)?)
+    }
+
+    pub(super) fn save_if_durable(&mut self, at: usize) -> Result<(), Failed> {
+        let custody = &mut self.seats[at].custody;
+        if !matches!(custody, Custody::Waiting(_, taken) if taken.ticket <= self.acknowledged) {
+            return Ok(());
+        }
+        let Custody::Waiting(owner, taken) = mem::replace(custody, Custody::Gone) else { return Ok(()) };
+        let Taken { state, position, last, .. } = taken;
+        let (bytes, is_base) = match &state {
+            State::Base(bytes) => (bytes.len(), true),
+            State::Delta(bytes) => (bytes.len(), false),
+        };
+        let count = self.seats[at].written.count + 1;
+        let written = Written { count, at_unix_ms: position.written_at_unix_ms, bytes, is_base };
+        let save = if last { owner.release(state, position) } else { owner.save(state, position) };
+        self.saving(at, save, last, written).map(|_| ())
+    }
+
+    /// The store has answered.
+    pub(super) fn go_on(&mut self, at: usize, answer: Answer, now: Now) -> Result<(), HostError> {
+        match mem::replace(&mut self.seats[at].custody, Custody::Gone) {
+            Custody::Saving { save, last, written, .. } => {
+                if let Some(owner) = self.saving(at, save.answered(answer), last, written)? {
+                    // A position in a source is worth nothing once there is a newer one; state is, while its log is kept.
+                    let retain_ms = if self.seats[at].reads.is_some() { self.cadence.retain_ms } else { 0 };
+                    self.collecting(at, owner.collect(now.unix_ms, retain_ms), now)?;
+                }
+                Ok(())
+            }
+            Custody::Collecting { collect, .. } => self.collecting(at, collect.answered(answer), now),
+            other => {
+                self.seats[at].custody = other;
+                Ok(())
+            }
+        }
+    }
+
+    fn ask(&mut self, op: Op) -> u64 {
+        self.asked += 1;
+        self.commands.push_back(Command::Ask { id: self.asked, op });
+        self.asked
+    }
+
+    /// Goes on with a save. The owner, once it has been written.
+    fn saving(&mut self, at: usize, next: Next<Save>, last: bool, written: Written) -> Result<Option<Owner>, Failed> {
+        match next {
+            Next::Ask(save, op) => {
+                let asked = self.ask(op);
+                self.seats[at].custody = Custody::Saving { save, asked, last, written };
+                Ok(None)
+            }
+            Next::Done((owner, Ok(()))) => {
+                self.seats[at].written = written;
+                Ok(Some(owner))
+            }
+            Next::Done((owner, Err(cause))) => Err(self.failed(at, owner, cause)),
+        }
+    }
+
+    fn collecting(&mut self, at: usize, next: Next<Collect>, now: Now) -> Result<(), HostError> {
+        match next {
+            Next::Ask(collect, op) => {
+                let asked = self.ask(op);
+                self.seats[at].custody = Custody::Collecting { collect, asked };
+                Ok(())
+            }
+            Next::Done((owner, Ok(_))) => self.saved(at, owner, now),
+            Next::Done((owner, Err(cause))) => Err(self.failed(at, owner, cause).into()),
+        }
+    }
+
+    fn saved(&mut self, at: usize, owner: Owner, now: Now) -> Result<(), HostError> {
+        let seat = &mut self.seats[at];
+        if let Some(partition) = seat.reads.clone() {
+            self.commands.push_back(Command::Trim { partition, before: owner.trimmable_offset() });
+        }
+        // Released: it is not ours any more.
+        if owner.manifest().released {
+            return Ok(());
+        }
+        seat.custody = Custody::Idle(owner);
+        if self.is_finishing { self.checkpoint(at, now) } else { Ok(()) }
+    }
+
+    fn failed(&mut self, at: usize, owner: Owner, cause: LineageError) -> Failed {
+        let seat = &mut self.seats[at];
+        if matches!(cause, LineageError::Store(_)) {
+            (seat.custody, seat.must_be_base, seat.saved_position) = (Custody::Idle(owner), true, None);
+        }
+        Failed { task: seat.id.to_string(), cause }
+    }
+}
