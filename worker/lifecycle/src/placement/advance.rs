@@ -235,25 +235,35 @@ impl Pass<'_> {
 
     /// A task that the pipeline has no more.
     fn end(&mut self, task: &TaskId, assignment: &Assignment) {
-        let (owner, engine_version) = (assignment.owner().clone(), assignment.engine_version());
         let (released, above) = match self.owner(task, assignment) {
             Owner::Released { .. } => (true, 0),
             Owner::Unable(PlaceReason::EpochUsed { manifest_epoch, .. }) => (false, manifest_epoch),
             Owner::Unable(_) => (false, 0),
-            Owner::Owns | Owner::Silent => {
-                let task = task.clone();
-                if self.change(&task, Assignment::retire) {
-                    self.decisions.push(Decision::Retire { task, owner });
-                } else {
-                    self.held.push(Hold::NotRetired { task, owner });
+            Owner::Owns => return self.retire(task, assignment),
+            Owner::Silent => match assignment.phase() {
+                Phase::Acquiring { since_ms, .. } if self.await_owner(task, assignment, *since_ms).is_some() => {
+                    (false, 0)
                 }
-                return;
-            }
+                Phase::Acquiring { .. } => return,
+                _ => return self.retire(task, assignment),
+            },
         };
         let epoch = assignment.epoch().max(above);
-        let unreleased_engine_version = (!released).then_some(engine_version);
+        let unreleased_engine_version = (!released).then_some(assignment.engine_version());
         self.remove(task);
         self.placement.retired.insert(task.clone(), Retired { epoch, unreleased_engine_version });
         self.decisions.push(Decision::Retired { task: task.clone(), epoch, released });
+    }
+
+    fn retire(&mut self, task: &TaskId, assignment: &Assignment) {
+        let (name, owner) = (task.clone(), assignment.owner().clone());
+        if self.change(task, |a| {
+            a.acquired();
+            a.retire()
+        }) {
+            self.decisions.push(Decision::Retire { task: name, owner });
+        } else {
+            self.held.push(Hold::NotRetired { task: name, owner });
+        }
     }
 }

@@ -49,7 +49,7 @@ impl Pass<'_> {
                 tasks.push((self.weight(task).millicores, task.clone()));
             }
         }
-        movable.iter_mut().for_each(|tasks| tasks.sort());
+        movable.iter_mut().for_each(|tasks| tasks.sort_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1))));
         movable
     }
 

@@ -258,12 +258,53 @@ pub enum Blocked {
         max_moving: usize,
     },
     NoRoom,
+    /// The members with the new template have what will be theirs when all shards are there.
+    Share {
+        shards: u64,
+    },
     /// Until the first tasks of the rollout are served on the new template.
     Canary {
         tasks: usize,
     },
     /// The owner does not serve them, so it could not release them.
     NotServed,
+}
+
+impl Decision {
+    /// The task that it is about, if it is about one.
+    pub fn task(&self) -> Option<&TaskId> {
+        match self {
+            Self::Place { task, .. }
+            | Self::Acquired { task, .. }
+            | Self::Move { task, .. }
+            | Self::Release { task, .. }
+            | Self::HandOver { task, .. }
+            | Self::Abort { task, .. }
+            | Self::Standby { task, .. }
+            | Self::Retire { task, .. }
+            | Self::Retired { task, .. }
+            | Self::Revive { task, .. } => Some(task),
+            Self::Hold(hold) => hold.task(),
+        }
+    }
+}
+
+impl Hold {
+    /// The task that it is about, if it is about one.
+    pub fn task(&self) -> Option<&TaskId> {
+        match self {
+            Self::NoOwner { task, .. }
+            | Self::NotAcquired { task, .. }
+            | Self::OwnerSaysNothing { task, .. }
+            | Self::NotLevel { task, .. }
+            | Self::CanaryFollows { task, .. }
+            | Self::ServedFloor { task, .. }
+            | Self::ReadyFloor { task, .. }
+            | Self::NotReleased { task, .. }
+            | Self::NotRetired { task, .. } => Some(task),
+            Self::Leaving { .. } | Self::Unbalanced { .. } | Self::NoStandby { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Decision {
@@ -437,6 +478,9 @@ impl fmt::Display for Blocked {
         match self {
             Self::MaxMoving { moving, max_moving } => write!(f, "{moving} of {max_moving} moves are under way"),
             Self::NoRoom => f.write_str("no ready shard that may take them has room"),
+            Self::Share { shards } => {
+                write!(f, "the shards with the new pod template that are ready have their share of {shards}")
+            }
             Self::Canary { tasks } => write!(f, "the first {tasks} on the new pod template come before"),
             Self::NotServed => f.write_str("it does not serve them, so it cannot release them in order"),
         }

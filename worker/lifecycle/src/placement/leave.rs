@@ -92,16 +92,16 @@ impl Pass<'_> {
         let closed = !owner_wanted && !rollout.proven && rollout.arrived >= canaries;
         let weight = self.weight(task);
         let crosses = |seat: &Seat| seat.wanted && !owner_wanted;
+        let drains = reason == MoveReason::Drains;
         let candidates = self.fleet.seats.iter().filter(|seat| {
-            let follows = assignment.standby() == Some(seat.member);
-            let drains = reason == MoveReason::Drains;
-            let room = seat.fits(weight, follows) && (drains || seat.owned_ppm(0) < rollout.share_ppm);
-            let may = drains || seat.wanted;
+            let fits = seat.fits(weight, assignment.standby() == Some(seat.member));
             let fit = seat.usable() && self.unfit_to_follow(task, assignment, seat.member).is_none();
-            let itself = seat.member == assignment.owner();
-            may && fit && room && !itself && !assignment.avoids(seat.member, self.now_ms) && !(closed && crosses(seat))
+            let other = seat.member != assignment.owner() && !assignment.avoids(seat.member, self.now_ms);
+            (drains || seat.wanted) && fits && fit && other && !(closed && crosses(seat))
         });
-        let best = candidates.min_by_key(|seat| {
+        let below_share = |seat: &&Seat| drains || seat.owned_ppm(0) < rollout.share_ppm;
+        let any = candidates.clone().next().is_some();
+        let best = candidates.filter(below_share).min_by_key(|seat| {
             let level = assignment.standby() == Some(seat.member) && self.is_level(task, assignment, seat.member);
             // A drain does not hurry a rollout whose canary is not proven.
             let other_template = seat.wanted != (owner_wanted || rollout.proven);
@@ -110,6 +110,7 @@ impl Pass<'_> {
         match best {
             Some(seat) => Ok(seat.member.clone()),
             None if closed => Err(Blocked::Canary { tasks: canaries }),
+            None if any => Err(Blocked::Share { shards: self.settings.shards }),
             None => Err(Blocked::NoRoom),
         }
     }

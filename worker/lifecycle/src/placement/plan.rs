@@ -1,5 +1,7 @@
 //! A plan: the next record, and why.
 
+use std::collections::BTreeSet;
+
 use super::decision::{Decision, Hold};
 use super::facts::{Facts, Role};
 use super::fleet::{Fleet, Weight, Weights};
@@ -41,6 +43,9 @@ pub fn plan(now_ms: u64, placement: &Placement, facts: &Facts, settings: &Settin
             break;
         }
     }
+    let changed: BTreeSet<TaskId> = planned.decisions.iter().filter_map(Decision::task).cloned().collect();
+    // What just began needs not be said to wait.
+    held.retain(|hold| hold.task().is_none_or(|task| !changed.contains(task)));
     planned.decisions.extend(held.into_iter().map(Decision::Hold));
     planned
 }

@@ -191,9 +191,9 @@ impl Assignment {
         self.enter(legal, Phase::Steady)
     }
 
-    /// Any phase but retiring: the task is to end.
+    /// Steady, preparing, releasing: the task is to end. What was not acquired cannot be released.
     pub fn retire(&mut self) -> bool {
-        let legal = self.phase != Phase::Retiring;
+        let legal = !matches!(self.phase, Phase::Retiring | Phase::Acquiring { .. });
         self.enter(legal, Phase::Retiring)
     }
 
