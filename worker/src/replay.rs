@@ -23,7 +23,7 @@ use crate::{
     configuration::Configuration,
     host::{
         HostError, logs,
-        start::{effects_of, follow_from, initial_origins, model_task, parts, profile_task, rewire},
+        make::{effects_of, follow_from, initial_origins, model_task, parts, profile_task, rewire},
     },
     log::{Log, LogPartition},
     pipeline::Pipeline,

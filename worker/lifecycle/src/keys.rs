@@ -53,6 +53,9 @@ pub enum FileKind {
     Delta,
 }
 
+/// Of the record of which shard owns which task. Beside the tasks, not of one.
+pub const PLACEMENT: &str = "placement";
+
 /// Under which all tasks are.
 pub const TASKS: &str = "tasks/";
 
@@ -149,6 +152,7 @@ mod tests {
         assert_eq!(file(&task, FileKind::Base, 3, 12), "tasks/ingest/events-0/base-0000000003-0000000012");
         assert_eq!(file(&task, FileKind::Delta, 3, 13), "tasks/ingest/events-0/delta-0000000003-0000000013");
         assert_eq!(manifest(&TaskId::new(TaskKind::Model, "../ä")), "tasks/model/%2e.%2f%c3%a4/manifest");
+        assert_eq!((PLACEMENT, parse(PLACEMENT)), ("placement", None));
         for bad in
             ["", "tasks/", "tasks/x/a/manifest", "tasks/model/a/base-1-2", "tasks/model/a/b/c", "tasks/model/a/x"]
         {

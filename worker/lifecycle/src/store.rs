@@ -90,16 +90,16 @@ pub enum Answer {
 }
 
 impl Answer {
-    pub(crate) fn object(self) -> Result<Option<Object>, StoreError> {
+    pub fn object(self) -> Result<Option<Object>, StoreError> {
         if let Answer::Got(got) = self { got } else { Err(self.of_another_kind()) }
     }
-    pub(crate) fn outcome(self) -> Outcome {
+    pub fn outcome(self) -> Outcome {
         if let Answer::Wrote(outcome) = self { outcome } else { Outcome::Unknown(self.of_another_kind()) }
     }
-    pub(crate) fn listed(self) -> Result<Vec<Listed>, StoreError> {
+    pub fn listed(self) -> Result<Vec<Listed>, StoreError> {
         if let Answer::Listed(listed) = self { listed } else { Err(self.of_another_kind()) }
     }
-    pub(crate) fn deleted(self) -> Result<(), StoreError> {
+    pub fn deleted(self) -> Result<(), StoreError> {
         if let Answer::Deleted(deleted) = self { deleted } else { Err(self.of_another_kind()) }
     }
 

@@ -24,7 +24,7 @@ use crate::{
     data::{self, Data},
     host::{
         HostError, logs,
-        start::{parts, profile_task},
+        make::{parts, profile_task},
     },
     log::{Log, LogPartition},
     pipeline::Pipeline,

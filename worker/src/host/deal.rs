@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, Mutex, atomic::AtomicBool};
 
+use millrace_engine::plan::ModelPlan;
+use millrace_lifecycle::keys::{TaskId, TaskKind};
+
 use super::{
     catch_up::{Behind, CatchUp},
     desk::Published,
-    start::Claimed,
-    station::Station,
+    station::{NewSeat, Station},
     status::TaskStatus,
     task::Task,
     thread::{Beside, Slice},
@@ -25,7 +27,8 @@ pub struct Dealt {
 /// What dealing needs to know of the host.
 pub struct Dealing<'a> {
     pub log: &'a dyn Log,
-    pub serves: bool,
+    /// The models of the pipeline, if their copies serve.
+    pub serving: Option<&'a [ModelPlan]>,
     pub catch_up: &'a CatchUp,
 }
 
@@ -48,8 +51,13 @@ impl Dealing<'_> {
         }
     }
 
+    fn published(&self, id: &TaskId) -> Option<Published> {
+        let is_it = |model: &ModelPlan| id.kind == TaskKind::Model && model.name == id.name;
+        self.serving?.iter().position(is_it).map(|model| Published { model, scored: None })
+    }
+
     /// One after the other, to one thread after the other.
-    pub fn deal(&self, claimed: Vec<Claimed>, stations: Vec<Station>) -> Dealt {
+    pub fn deal(&self, claimed: Vec<NewSeat>, stations: Vec<Station>) -> Dealt {
         let mut dealt = Dealt {
             stations: stations.into_iter().map(|station| (station, Vec::new())).collect(),
             statuses: Vec::new(),
@@ -57,19 +65,19 @@ impl Dealing<'_> {
             owners: Vec::new(),
         };
         let threads = dealt.stations.len();
-        for (number, Claimed { seat, model }) in claimed.into_iter().enumerate() {
+        for (number, seat) in claimed.into_iter().enumerate() {
             let thread = number % threads;
             let beside = Beside {
                 number,
-                status: Arc::new(Mutex::new(seat.task.status(self.log))),
+                status: Arc::new(Mutex::new(seat.made.task.status(self.log))),
                 done: Arc::default(),
                 slice: Slice::default(),
-                published: model.filter(|_| self.serves).map(|model| Published { model, scored: None }),
-                behind: self.behind(&seat.task),
+                published: self.published(&seat.made.id),
+                behind: self.behind(&seat.made.task),
             };
             dealt.statuses.push(beside.status.clone());
-            dealt.done[seat.task.stage()].push(beside.done.clone());
-            if matches!(seat.task, Task::Profile(..)) {
+            dealt.done[seat.made.task.stage()].push(beside.done.clone());
+            if seat.made.id.kind == TaskKind::Profile {
                 dealt.owners.push(thread);
             }
             let (station, besides) = &mut dealt.stations[thread];

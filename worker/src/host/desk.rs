@@ -73,6 +73,10 @@ impl ControlLog {
         Self { handle, epoch, number: 0 }
     }
 
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     pub fn append(&mut self, control: &Control, outbox: &mut Outbox) {
         self.number += 1;
         let seq = control::seq(self.epoch, self.number);

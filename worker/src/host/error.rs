@@ -27,6 +27,8 @@ pub enum HostError {
          an empty data folder"
     )]
     ForeignLog { partition: log::LogPartition, why: String },
+    #[error("there is no task {task} in this pipeline: was a model or a source taken out of it?")]
+    NoTask { task: String },
     #[error("thread `{0}` ended unexpectedly; this is a bug")]
     Thread(String),
 }

@@ -8,6 +8,7 @@ pub mod error;
 pub mod figures;
 pub mod ingest;
 pub mod mailbox;
+pub mod make;
 pub mod serving;
 pub mod skew;
 pub mod start;

@@ -14,9 +14,10 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
+    /// Origins do not count until they are published.
     pub fn new(origins: usize) -> Self {
-        let active = OriginState::Active as u8;
-        Self { origins: (0..origins).map(|_| (AtomicI64::new(i64::MIN), AtomicU8::new(active))).collect() }
+        let idle = OriginState::Idle as u8;
+        Self { origins: (0..origins).map(|_| (AtomicI64::new(i64::MIN), AtomicU8::new(idle))).collect() }
     }
 
     pub fn publish(&self, origin: usize, watermark: Time, state: OriginState) {

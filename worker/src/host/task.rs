@@ -179,6 +179,16 @@ impl Task {
         Ok(())
     }
 
+    /// Records of its log that it has not applied, if the log tells.
+    pub fn lag_records(&self, log: &dyn Log) -> Option<u64> {
+        match self {
+            Task::Ingest(task, _) => Some(task.end(log)?.saturating_sub(self.position().0)),
+            Task::Profile(_, follow, _) | Task::Model(_, follow, _) => {
+                Some(log.end(&follow.partition).ok()?.saturating_sub(follow.next))
+            }
+        }
+    }
+
     /// May it be saved now?
     pub fn is_clean(&self) -> bool {
         match self {

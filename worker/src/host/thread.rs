@@ -187,6 +187,8 @@ impl EngineThread {
                 }
                 Command::Ask { id, op } => Errand::Ask { id, op, reply: self.reply.clone() },
                 Command::Trim { partition, before } => Errand::Trim { partition, before },
+                // All tasks of a run are there from its start.
+                Command::Make { .. } => continue,
             };
             if self.store.send(errand).is_err() {
                 self.abandon();

@@ -1,8 +1,11 @@
 //! Gathers the effects of a worker's tasks and cuts them into frames: one for each log partition, with a section
 //! for every origin that the worker serves, whether it has records or only a watermark.
 
-use super::{FrameWriter, Kind, Origin, Progress, SectionHead};
-use crate::event::Seq;
+use super::{FrameWriter, Kind, Origin, Progress, SectionHead, read_seq};
+use crate::{
+    codec::{Corrupt, Put, Reader},
+    event::Seq,
+};
 
 /// With so many bytes waiting for one log partition, a frame has to be cut: a log takes no frame of 64 MiB, and what one
 /// record yields still comes on top.
@@ -31,8 +34,24 @@ impl Channel {
 
 struct Output {
     kind: Kind,
-    channels: Vec<Channel>,
+    /// `None` where an origin has left.
+    channels: Vec<Option<Channel>>,
     bytes: usize,
+}
+
+impl Output {
+    fn channel(&mut self, place: usize) -> Option<&mut Channel> {
+        self.channels.get_mut(place)?.as_mut()
+    }
+
+    fn add(&mut self, channel: Channel) -> usize {
+        let free = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
+        if free == self.channels.len() {
+            self.channels.push(None);
+        }
+        self.channels[free] = Some(channel);
+        free
+    }
 }
 
 /// Not thread-safe: each engine thread has its own.
@@ -60,10 +79,49 @@ impl Outbox {
     pub fn register(&mut self, origin: Origin, epoch: u64, from: Seq, outputs: &[OutputId]) -> Handle {
         let mut channels = Vec::with_capacity(outputs.len());
         for id in outputs {
-            let output = &mut self.outputs[*id];
-            channels.push((*id, output.channels.len()));
             let (progress, records) = (Progress::default(), Vec::new());
-            output.channels.push(Channel { origin, epoch, from, to: from, progress, told: None, records });
+            let channel = Channel { origin, epoch, from, to: from, progress, told: None, records };
+            channels.push((*id, self.outputs[*id].add(channel)));
+        }
+        Handle { channels }
+    }
+
+    /// An origin leaves; what no frame has told of it is gone.
+    pub fn unregister(&mut self, handle: &Handle) {
+        for (output, place) in &handle.channels {
+            let output = &mut self.outputs[*output];
+            let gone = output.channels[*place].take();
+            output.bytes -= gone.map_or(0, |channel| channel.records.len());
+        }
+        self.full = self.full && self.outputs.iter().any(|output| output.bytes >= FULL_BYTES);
+    }
+
+    /// Somebody else has made everything up to `to` durable: it is not to be told again.
+    pub fn forget(&mut self, handle: &Handle, to: Seq) -> Result<(), Corrupt> {
+        for (output, place) in &handle.channels {
+            let output = &mut self.outputs[*output];
+            let Some(channel) = output.channels[*place].as_mut() else { continue };
+            let kept = records_above(&channel.records, to)?;
+            output.bytes -= channel.records.len() - kept.len();
+            channel.records = kept;
+            channel.from = channel.from.max(to);
+            channel.to = channel.to.max(to);
+        }
+        self.full = self.full && self.outputs.iter().any(|output| output.bytes >= FULL_BYTES);
+        Ok(())
+    }
+
+    /// Takes over what another outbox holds of an origin, which goes on here under this epoch. `outputs`: those of the
+    /// handle, as they are called here.
+    pub fn adopt(&mut self, from: &mut Outbox, handle: &Handle, epoch: u64, outputs: &[OutputId]) -> Handle {
+        let mut channels = Vec::with_capacity(outputs.len());
+        for ((old, place), id) in handle.channels.iter().zip(outputs) {
+            let Some(channel) = from.outputs[*old].channels[*place].take() else { continue };
+            from.outputs[*old].bytes -= channel.records.len();
+            let output = &mut self.outputs[*id];
+            output.bytes += channel.records.len();
+            self.full |= output.bytes >= FULL_BYTES;
+            channels.push((*id, output.add(Channel { epoch, told: None, ..channel })));
         }
         Handle { channels }
     }
@@ -89,28 +147,32 @@ impl Outbox {
     /// A buffer to which one record, led by its length, is appended; `nth` is an index into the handle's outputs.
     /// The record becomes part of a frame once `advance` has covered it.
     pub fn record(&mut self, handle: &Handle, nth: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        let (output, channel) = handle.channels[nth];
+        let (output, place) = handle.channels[nth];
         let output = &mut self.outputs[output];
-        let records = &mut output.channels[channel].records;
-        let before = records.len();
-        write(records);
-        output.bytes += records.len() - before;
+        let Some(channel) = output.channel(place) else { return };
+        let before = channel.records.len();
+        write(&mut channel.records);
+        let grown = channel.records.len() - before;
+        output.bytes += grown;
         self.full |= output.bytes >= FULL_BYTES;
     }
 
     /// Everything of the origin up to `to` has been recorded.
     pub fn advance(&mut self, handle: &Handle, to: Seq, progress: Progress) {
-        for (output, channel) in &handle.channels {
-            let channel = &mut self.outputs[*output].channels[*channel];
-            channel.to = to;
-            channel.progress = progress;
+        for (output, place) in &handle.channels {
+            if let Some(channel) = self.outputs[*output].channel(*place) {
+                channel.to = to;
+                channel.progress = progress;
+            }
         }
     }
 
     /// Everything up to `to` has been recorded, but more may follow at times that the watermark will pass.
     pub fn cover(&mut self, handle: &Handle, to: Seq) {
-        for (output, channel) in &handle.channels {
-            self.outputs[*output].channels[*channel].to = to;
+        for (output, place) in &handle.channels {
+            if let Some(channel) = self.outputs[*output].channel(*place) {
+                channel.to = to;
+            }
         }
     }
 
@@ -130,17 +192,17 @@ impl Outbox {
 
     /// Is there anything that no frame has told yet?
     pub fn has_news(&self) -> bool {
-        self.outputs.iter().flat_map(|output| &output.channels).any(Channel::has_news)
+        self.outputs.iter().flat_map(|output| output.channels.iter().flatten()).any(Channel::has_news)
     }
 
     /// A frame of what is new, or `None` if nothing is.
     pub fn cut(&mut self, id: OutputId) -> Option<Vec<u8>> {
         let output = &mut self.outputs[id];
-        if !output.channels.iter().any(Channel::has_news) {
+        if !output.channels.iter().flatten().any(Channel::has_news) {
             return None;
         }
         let mut frame = FrameWriter::new(output.kind, self.generation, output.bytes + output.channels.len() * 80);
-        for c in output.channels.iter_mut().filter(|c| c.has_news()) {
+        for c in output.channels.iter_mut().flatten().filter(|c| c.has_news()) {
             let head = SectionHead { origin: c.origin, epoch: c.epoch, from: c.from, to: c.to, progress: c.progress };
             frame.section(&head, &c.records);
             c.records.clear();
@@ -153,11 +215,23 @@ impl Outbox {
     }
 }
 
+/// Those of the records, each led by its length and its sequence, that are above.
+fn records_above(records: &[u8], to: Seq) -> Result<Vec<u8>, Corrupt> {
+    let mut kept = Vec::new();
+    let mut rest = Reader::new(records);
+    while !rest.is_empty() {
+        let record = rest.bytes("record")?;
+        if read_seq(&mut Reader::new(record))? > to {
+            kept.put_bytes(record);
+        }
+    }
+    Ok(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        codec::Put,
         event::Time,
         frame::{Frame, put_seq},
     };

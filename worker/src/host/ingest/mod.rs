@@ -25,7 +25,10 @@ use super::{
     error::HostError,
     skew::{Pacer, Watermarks},
 };
-use crate::log::{Log, LogPartition};
+use crate::{
+    log::{Log, LogPartition},
+    source::partitions::Partition,
+};
 
 const POSITION: u8 = 1;
 const FILE: u8 = 2;
@@ -51,6 +54,14 @@ impl Saved {
 pub struct Shared {
     pub watermarks: Watermarks,
     pub pacer: Pacer,
+}
+
+impl Shared {
+    /// `partitions`: those of each source.
+    pub fn new(partitions: &[Vec<Partition>], max_rate: Option<f64>) -> Arc<Self> {
+        let watermarks = Watermarks::new(partitions.iter().map(Vec::len).sum());
+        Arc::new(Self { watermarks, pacer: Pacer::new(max_rate) })
+    }
 }
 
 /// What a task reads.
@@ -228,5 +239,12 @@ impl IngestTask {
             w.section(FILE, |out| file.known_up_to(position.byte).write(out));
         }
         w.finish()
+    }
+}
+
+impl Drop for IngestTask {
+    /// It is not read here any more: others do not wait for it.
+    fn drop(&mut self) {
+        self.shared.watermarks.publish(self.number, self.ingest.watermark(), OriginState::Idle);
     }
 }

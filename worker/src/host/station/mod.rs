@@ -3,28 +3,40 @@
 //!
 //! A thread drives it ([`super::thread`]); a test may drive many of them, and let them crash between any two commands.
 
+mod arrive;
 mod save;
 mod seat;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use millrace_engine::{
     control::{Configure, Control},
-    frame::{Kind, outbox::Outbox},
+    frame::{
+        Kind, Origin,
+        outbox::{Handle, Outbox},
+    },
 };
 use millrace_lifecycle::{
-    lineage::LineageError,
+    keys::TaskId,
+    lineage::{LineageError, Restored},
     store::{Answer, Op},
 };
 
-use self::save::Custody;
+use self::{
+    arrive::{Arrival, Ended, Shadow},
+    save::Custody,
+};
 pub use self::{
     save::Written,
-    seat::{NewSeat, Seat},
+    seat::{Made, NewSeat, Seat},
 };
 use super::{
     error::HostError,
-    start::rewire,
+    make::{effects_of, rewire},
     task::{Stepped, Task},
 };
 use crate::log::{Log, LogPartition};
@@ -45,13 +57,15 @@ pub enum Command {
     Append { ticket: u64, appends: Vec<(LogPartition, Vec<u8>)> },
     /// To be asked of the checkpoint store; then [`Station::answered`].
     Ask { id: u64, op: Op },
+    /// To be made from its checkpoint, or as it begins; then [`Station::made`].
+    Make { task: TaskId, restored: Option<Restored> },
     /// No checkpoint needs what is below.
     Trim { partition: LogPartition, before: u64 },
 }
 
 /// Why a task's checkpoint failed. A store that failed is tried again at the next checkpoint; after anything else the task
 /// is not ours any more.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("checkpoints of {task}: {cause}")]
 pub struct Failed {
     pub task: String,
@@ -81,8 +95,14 @@ pub struct Station {
     pub seats: Vec<Seat>,
     pub outbox: Outbox,
     pub outputs: Vec<LogPartition>,
+    /// On their way here.
+    arrivals: Vec<Arrival>,
+    /// Orders that were done, or failed.
+    ended: BTreeMap<TaskId, Ended>,
     log: Arc<dyn Log>,
     cadence: Cadence,
+    /// As it was told last.
+    now: Now,
     flushed: Duration,
     /// Tickets of batches: the last one handed out, and up to which all are durable.
     sent: u64,
@@ -98,10 +118,13 @@ impl Station {
     pub fn new(outputs: Vec<LogPartition>, kinds: &[Kind], log: Arc<dyn Log>, cadence: Cadence) -> Self {
         Self {
             seats: Vec::new(),
+            arrivals: Vec::new(),
+            ended: BTreeMap::new(),
             outbox: Outbox::new(cadence.generation, kinds),
             outputs,
             log,
             cadence,
+            now: Now::default(),
             flushed: Duration::ZERO,
             sent: 0,
             acknowledged: 0,
@@ -138,23 +161,35 @@ impl Station {
 
     /// A seat reads or applies about `budget` records.
     pub fn step(&mut self, at: usize, budget: usize, now: Now) -> Result<Stepped, HostError> {
-        let Self { seats, outbox, log, .. } = self;
+        self.now = now;
+        let Self { seats, outbox, outputs, log, .. } = self;
         let seat = &mut seats[at];
-        let stepped = seat.task.step(log.as_ref(), outbox, &seat.handle, budget, now.since_start)?;
-        if stepped == Stepped::Reconfigured {
-            self.rewire(at);
+        if matches!(seat.custody, Custody::Gone) || (seat.is_leaving && seat.task.is_clean()) {
+            return Ok(Stepped::Idle);
         }
+        let stepped = match seat.custody.shadow() {
+            Some(shadow) if shadow.outbox.is_full() => return Ok(Stepped::Idle),
+            Some(Shadow { outbox, handle, outputs, .. }) => {
+                let stepped = seat.task.step(log.as_ref(), outbox, handle, budget, now.since_start)?;
+                if stepped == Stepped::Reconfigured {
+                    (*handle, seat.outputs) = go_over(&seat.task, handle, (seat.origin, seat.epoch), outputs, outbox);
+                }
+                stepped
+            }
+            None => {
+                let stepped = seat.task.step(log.as_ref(), outbox, &seat.handle, budget, now.since_start)?;
+                if stepped == Stepped::Reconfigured {
+                    let origin = (seat.origin, seat.epoch);
+                    (seat.handle, seat.outputs) = go_over(&seat.task, &seat.handle, origin, outputs, outbox);
+                    tracing::info!(task = %seat.id, generation = seat.task.generation(), "the changed pipeline is taken over");
+                }
+                stepped
+            }
+        };
+        self.own_if_level(at)?;
+        self.leave_if_clean(at, now)?;
         self.cut_full();
         Ok(stepped)
-    }
-
-    /// A profile task has gone over to a pipeline that may have other models.
-    fn rewire(&mut self, at: usize) {
-        let Self { seats, outputs, outbox, .. } = self;
-        let seat = &mut seats[at];
-        let Task::Profile(profile, ..) = &seat.task else { return };
-        seat.handle = rewire(profile, &seat.handle, (seat.origin, seat.epoch), outputs, outbox);
-        tracing::info!(task = %seat.id, generation = profile.generation(), "the changed pipeline is taken over");
     }
 
     /// Tells tasks that are behind of the pipeline as it is now. Told twice, they take no notice.
@@ -209,12 +244,14 @@ impl Station {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Now) -> Result<(), HostError> {
+        self.now = now;
         if now.since_start.saturating_sub(self.flushed) < self.cadence.flush_every {
             return Ok(());
         }
         self.flush();
         self.flushed = now.since_start;
         for at in 0..self.seats.len() {
+            self.look(at, now);
             let seat = &self.seats[at];
             if seat.next_checkpoint <= now.since_start && seat.task.is_clean() {
                 self.checkpoint(at, now)?;
@@ -225,6 +262,10 @@ impl Station {
 
     /// The store's answer.
     pub fn answered(&mut self, id: u64, answer: Answer, now: Now) -> Result<(), HostError> {
+        self.now = now;
+        if let Some(at) = self.arrival_of(id) {
+            return self.arrive(at, answer);
+        }
         let is_of = |seat: &Seat| seat.custody.asked() == Some(id);
         if let Some(at) = self.seats.iter().position(is_of) {
             self.go_on(at, answer, now)?;
@@ -235,12 +276,32 @@ impl Station {
     /// Every task is given up, with a last checkpoint. They must all be clean, and are stepped no more.
     pub fn finish(&mut self, now: Now) -> Result<(), HostError> {
         self.is_finishing = true;
+        self.arrivals.clear();
+        self.seats.retain(|seat| seat.custody.is_owner());
         self.flush();
-        (0..self.seats.len()).try_for_each(|at| self.checkpoint(at, now))
+        (0..self.seats.len()).try_for_each(|at| {
+            self.seats[at].is_leaving = true;
+            self.checkpoint(at, now)
+        })
     }
 
     /// Has every task been given up?
     pub fn is_finished(&self) -> bool {
         self.is_finishing && self.seats.iter().all(|seat| matches!(seat.custody, Custody::Gone))
+    }
+}
+
+/// A profile task has gone over to a pipeline that may have other models: its handle and outputs from now on.
+fn go_over(
+    task: &Task,
+    handle: &Handle,
+    origin: (Origin, u64),
+    outputs: &mut Vec<LogPartition>,
+    outbox: &mut Outbox,
+) -> (Handle, Vec<LogPartition>) {
+    match task {
+        Task::Profile(profile, ..) => (rewire(profile, handle, origin, outputs, outbox), effects_of(profile)),
+        // Its outputs do not depend on the pipeline.
+        Task::Ingest(..) | Task::Model(..) => (handle.clone(), Vec::new()),
     }
 }

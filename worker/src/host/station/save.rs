@@ -5,12 +5,13 @@ use std::mem;
 
 use millrace_engine::checkpoint::Extent;
 use millrace_lifecycle::{
-    lineage::{Collect, LineageError, Owner, Save, State},
+    lineage::{Claim, Collect, LineageError, Owner, Save, State},
     manifest::Position,
+    placement::Role,
     store::{Answer, Next, Op, Procedure},
 };
 
-use super::{Command, Failed, Now, Station};
+use super::{Command, Failed, Now, Station, arrive::{Ended, Shadow}};
 use crate::host::HostError;
 
 /// The checkpoints of a task that this run wrote.
@@ -39,6 +40,21 @@ pub enum Custody {
         collect: Collect,
         asked: u64,
     },
+    /// Not owned: effects are held back.
+    StandingBy {
+        shadow: Shadow,
+        looking: Option<u64>,
+    },
+    TakingOver {
+        shadow: Shadow,
+        claim: Claim,
+        asked: u64,
+    },
+    /// Owned, and not yet where the former owner's checkpoint is.
+    CatchingUp {
+        owner: Owner,
+        shadow: Shadow,
+    },
     /// Given up, in order or because somebody took over.
     Gone,
 }
@@ -56,8 +72,23 @@ impl Custody {
     /// What it waits for from the store.
     pub fn asked(&self) -> Option<u64> {
         match self {
-            Self::Saving { asked, .. } | Self::Collecting { asked, .. } => Some(*asked),
-            Self::Idle(_) | Self::Waiting(..) | Self::Gone => None,
+            Self::Saving { asked, .. } | Self::Collecting { asked, .. } | Self::TakingOver { asked, .. } => Some(*asked),
+            Self::StandingBy { looking, .. } => *looking,
+            Self::Idle(_) | Self::Waiting(..) | Self::CatchingUp { .. } | Self::Gone => None,
+        }
+    }
+
+    /// May its effects be told?
+    pub fn is_owner(&self) -> bool {
+        matches!(self, Self::Idle(_) | Self::Waiting(..) | Self::Saving { .. } | Self::Collecting { .. })
+    }
+
+    pub(super) fn shadow(&mut self) -> Option<&mut Shadow> {
+        match self {
+            Self::StandingBy { shadow, .. } | Self::TakingOver { shadow, .. } | Self::CatchingUp { shadow, .. } => {
+                Some(shadow)
+            }
+            _ => None,
         }
     }
 }
@@ -71,7 +102,7 @@ impl Station {
         }
         seat.next_checkpoint = now.since_start + self.cadence.checkpoint_every;
         let (log_offset, frame_checksum) = seat.task.position();
-        let last = self.is_finishing;
+        let last = seat.is_leaving;
         if !last && seat.saved_position == Some(log_offset) {
             return Ok(()); // nothing was applied since
         }
@@ -123,6 +154,8 @@ impl Station {
                 Ok(())
             }
             Custody::Collecting { collect, .. } => self.collecting(at, collect.answered(answer), now),
+            Custody::StandingBy { shadow, .. } => self.looked(at, shadow, answer),
+            Custody::TakingOver { shadow, claim, .. } => self.taking_over(at, shadow, claim.answered(answer)),
             other => {
                 self.seats[at].custody = other;
                 Ok(())
@@ -130,7 +163,7 @@ impl Station {
         }
     }
 
-    fn ask(&mut self, op: Op) -> u64 {
+    pub(super) fn ask(&mut self, op: Op) -> u64 {
         self.asked += 1;
         self.commands.push_back(Command::Ask { id: self.asked, op });
         self.asked
@@ -169,19 +202,31 @@ impl Station {
         if let Some(partition) = seat.reads.clone() {
             self.commands.push_back(Command::Trim { partition, before: owner.trimmable_offset() });
         }
-        // Released: it is not ours any more.
         if owner.manifest().released {
+            if !self.is_finishing {
+                tracing::info!(task = %seat.id, "released");
+                let offset = owner.newest().map_or(0, |newest| newest.position.log_offset);
+                let ended = Ended { order: seat.order, role: Role::Released { offset } };
+                self.ended.insert(seat.id.clone(), ended);
+                self.unseat(at);
+            }
             return Ok(());
         }
         seat.custody = Custody::Idle(owner);
-        if self.is_finishing { self.checkpoint(at, now) } else { Ok(()) }
+        self.leave_if_clean(at, now)
     }
 
     fn failed(&mut self, at: usize, owner: Owner, cause: LineageError) -> Failed {
         let seat = &mut self.seats[at];
-        if matches!(cause, LineageError::Store(_)) {
+        let failed = Failed { task: seat.id.to_string(), cause };
+        if matches!(failed.cause, LineageError::Store(_)) {
             (seat.custody, seat.must_be_base, seat.saved_position) = (Custody::Idle(owner), true, None);
+        } else if !self.is_finishing {
+            let (id, order) = (seat.id.clone(), seat.order);
+            self.unseat(at);
+            let error = HostError::from(failed.clone());
+            self.ends(&id, order, &error);
         }
-        Failed { task: seat.id.to_string(), cause }
+        failed
     }
 }

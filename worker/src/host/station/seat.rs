@@ -10,7 +10,7 @@ use millrace_engine::{
         outbox::{Handle, Outbox},
     },
 };
-use millrace_lifecycle::{keys::TaskId, lineage::Owner};
+use millrace_lifecycle::{keys::TaskId, lineage::Owner, placement::Order};
 
 use super::{
     Station,
@@ -26,24 +26,32 @@ pub struct Seat {
     pub task: Task,
     pub handle: Handle,
     pub origin: Origin,
+    /// 0: it is not owned.
     pub epoch: u64,
     /// The log partition that is trimmed after its checkpoints.
     pub reads: Option<LogPartition>,
     /// Where control records for the task go.
     pub control: Option<ControlLog>,
     pub written: Written,
+    /// In the order in which it counts them.
+    pub(super) outputs: Vec<LogPartition>,
     pub(super) custody: Custody,
-    /// A checkpoint failed after its changes were taken: the next one has to hold everything.
+    /// As it was told last.
+    pub(super) order: Order,
+    /// Its own changes are not all since the manifest's newest checkpoint: the next one has to hold everything.
     pub(super) must_be_base: bool,
+    /// It is to be given up, with a last checkpoint.
+    pub(super) is_leaving: bool,
     pub(super) next_checkpoint: Duration,
     pub(super) saved_position: Option<u64>,
+    /// What the outbox knows it by besides its handle and that of its control records.
+    pub(super) others: Option<Handle>,
 }
 
-/// What a task begins with.
-pub struct NewSeat {
+/// A task that was made.
+pub struct Made {
     pub id: TaskId,
     pub task: Task,
-    pub owner: Owner,
     pub origin: Option<Origin>,
     /// Its effects begin behind this.
     pub from: Seq,
@@ -54,48 +62,91 @@ pub struct NewSeat {
     pub saved_position: Option<u64>,
 }
 
+/// A task that was made for whoever owns it.
+pub struct NewSeat {
+    pub made: Made,
+    pub owner: Owner,
+}
+
 impl Station {
     /// A task that is owned begins to work here. All its outputs must be among the station's.
-    pub fn seat(&mut self, new: NewSeat) {
-        let (origin, epoch) = (new.origin.unwrap_or_default(), new.owner.epoch());
-        let handle = self.outbox.register(origin, epoch, new.from, &self.numbers_of(&new.outputs));
-        if let Task::Profile(..) = &new.task {
-            // Models that it will feed once it has read up to a change wait for it from the start.
-            let others: Vec<usize> = self
-                .numbers_of(&self.outputs)
-                .into_iter()
-                .filter(|output| self.outbox.kind_of(*output) == Kind::Examples)
-                .filter(|output| !new.outputs.contains(&self.outputs[*output]))
-                .collect();
-            self.outbox.register(origin, epoch, Seq::START, &others);
+    pub fn seat(&mut self, NewSeat { made, owner }: NewSeat) {
+        let handle =
+            self.outbox.register(made.origin.unwrap_or_default(), owner.epoch(), made.from, &self.numbers_of(&made.outputs));
+        let epoch = owner.epoch();
+        let mut seat = self.new_seat(made, handle, Custody::Idle(owner));
+        self.own(&mut seat, epoch);
+        self.seats.push(seat);
+    }
+
+    pub(super) fn new_seat(&self, made: Made, handle: Handle, custody: Custody) -> Seat {
+        Seat {
+            id: made.id,
+            task: made.task,
+            handle,
+            origin: made.origin.unwrap_or_default(),
+            epoch: 0,
+            reads: made.reads,
+            control: None,
+            written: Written::default(),
+            outputs: made.outputs,
+            custody,
+            order: Order::Own { epoch: 0, rolled_back: false },
+            must_be_base: false,
+            is_leaving: false,
+            next_checkpoint: self.now.since_start + self.cadence.checkpoint_every,
+            saved_position: made.saved_position,
+            others: None,
         }
-        let control = new.task.controlled().map(|partition| {
+    }
+
+    /// What only an owner has: its epoch, and the control records.
+    pub(super) fn own(&mut self, seat: &mut Seat, epoch: u64) {
+        seat.epoch = epoch;
+        if let Task::Profile(..) = &seat.task {
+            // Models that it will feed once it has read up to a change wait for it from the start.
+            let is_other = |output: &usize| {
+                self.outbox.kind_of(*output) == Kind::Examples && !seat.outputs.contains(&self.outputs[*output])
+            };
+            let others: Vec<usize> = (0..self.outputs.len()).filter(is_other).collect();
+            seat.others = Some(self.outbox.register(seat.origin, epoch, Seq::START, &others));
+        }
+        let control = seat.task.controlled().map(|partition| {
             let (of, from) = (Origin::control(partition.partition), control::seq(epoch, 0));
             let outputs = self.numbers_of(std::slice::from_ref(partition));
             ControlLog::new(self.outbox.register(of, epoch, from, &outputs), epoch)
         });
-        self.seats.push(Seat {
-            id: new.id,
-            task: new.task,
-            handle,
-            origin,
-            epoch,
-            reads: new.reads,
-            control,
-            written: Written::default(),
-            custody: Custody::Idle(new.owner),
-            must_be_base: false,
-            next_checkpoint: self.cadence.checkpoint_every,
-            saved_position: new.saved_position,
-        });
+        seat.control = control;
     }
 
-    fn numbers_of(&self, partitions: &[LogPartition]) -> Vec<usize> {
+    /// The task works here no more: what no frame has told of it is gone.
+    pub(super) fn unseat(&mut self, at: usize) {
+        let seat = self.seats.remove(at);
+        if seat.epoch > 0 {
+            self.outbox.unregister(&seat.handle);
+        }
+        if let Some(others) = &seat.others {
+            self.outbox.unregister(others);
+        }
+        if let Some(control) = &seat.control {
+            self.outbox.unregister(control.handle());
+        }
+    }
+
+    pub(super) fn numbers_of(&self, partitions: &[LogPartition]) -> Vec<usize> {
         partitions.iter().filter_map(|partition| self.outputs.iter().position(|output| output == partition)).collect()
     }
 }
 
 impl Seat {
+    /// Does it own the task under another epoch than it is told, or own what it is told to follow?
+    pub(super) fn is_outdated(&self, order: Order) -> bool {
+        match order {
+            Order::Own { epoch, .. } | Order::Release { epoch } => self.epoch > 0 && self.epoch != epoch,
+            Order::Follow { .. } => self.epoch > 0,
+        }
+    }
+
     /// Where its control records go, and through which outbox.
     pub fn append_control(&mut self, control: &control::Control, outbox: &mut Outbox) {
         if let Some(log) = &mut self.control {

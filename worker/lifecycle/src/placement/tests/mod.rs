@@ -1,0 +1,5 @@
+mod cases;
+mod moves;
+mod properties;
+mod record;
+mod world;
