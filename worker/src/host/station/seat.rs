@@ -147,6 +147,11 @@ impl Seat {
         }
     }
 
+    /// May its effects be told?
+    pub fn is_owner(&self) -> bool {
+        self.custody.is_owner()
+    }
+
     /// Where its control records go, and through which outbox.
     pub fn append_control(&mut self, control: &control::Control, outbox: &mut Outbox) {
         if let Some(log) = &mut self.control {

@@ -1,0 +1,96 @@
+//! A worker: one station, and what it waits for.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use millrace::{
+    host::{
+        HostError,
+        ingest::Shared,
+        make::{Maker, outputs_of},
+        station::{Cadence, Station},
+    },
+    log::{Log, LogPartition},
+};
+use millrace_engine::frame::Kind;
+use millrace_lifecycle::{lineage::Claimant, placement::Member};
+
+use crate::ground::Ground;
+
+pub struct Node<'g> {
+    pub member: Member,
+    pub zone: String,
+    pub template: String,
+    /// Rises with every start. What was on its way for an earlier one is not for this.
+    pub life: u64,
+    pub work: Option<Work<'g>>,
+    /// It stands still until then, and what comes in waits.
+    pub paused_until: u64,
+    pub draining: bool,
+}
+
+/// What is lost with a crash.
+pub struct Work<'g> {
+    pub station: Station,
+    pub maker: Maker<'g>,
+    pub claimant: Claimant,
+    /// Batches that wait for the one before.
+    pub outbound: VecDeque<(u64, Vec<(LogPartition, Vec<u8>)>)>,
+    pub is_appending: bool,
+}
+
+/// Of every world.
+pub const PIPELINE: &str = "sim";
+const ENGINE_VERSION: u32 = 1;
+
+impl<'g> Node<'g> {
+    pub fn new(number: usize) -> Self {
+        Self {
+            member: Member::new(format!("shard-{number}"), "0"),
+            zone: format!("zone-{}", number % 2),
+            template: "t0".to_owned(),
+            life: 0,
+            work: None,
+            paused_until: 0,
+            draining: false,
+        }
+    }
+
+    pub fn start(&mut self, ground: &'g Ground, log: Arc<dyn Log>) {
+        self.life += 1;
+        self.member.incarnation = self.life.to_string();
+        let plan = &ground.pipeline.plan;
+        let (outputs, kinds): (Vec<LogPartition>, Vec<Kind>) = outputs_of(plan, std::iter::empty());
+        let checkpoints = &ground.pipeline.spec().checkpoints;
+        let cadence = Cadence {
+            frame_bytes: 400,
+            flush_every: Duration::from_millis(3),
+            checkpoint_every: Duration::from_micros(checkpoints.interval.as_micros().max(0) as u64),
+            retain_ms: 100,
+            generation: ground.configuration.generation(),
+            spec_digest: 0,
+        };
+        let maker = Maker {
+            pipeline: &ground.pipeline,
+            configuration: &ground.configuration,
+            partitions: &ground.partitions,
+            log: log.clone(),
+            shared: Shared::new(&ground.partitions, None),
+            until_end: false,
+            read_order: None,
+        };
+        let owner = format!("{}/{}", self.member.shard, self.member.incarnation);
+        self.work = Some(Work {
+            station: Station::new(outputs, &kinds, log, cadence),
+            maker,
+            claimant: Claimant { pipeline: PIPELINE.to_owned(), owner, engine_version: ENGINE_VERSION },
+            outbound: VecDeque::new(),
+            is_appending: false,
+        });
+    }
+}
+
+/// Is this what a store or another owner may do to us, or a bug?
+pub fn is_expected(error: &HostError) -> bool {
+    use millrace_lifecycle::lineage::LineageError::{Fenced, Store};
+    matches!(error, HostError::Lineage { cause: Store(_) | Fenced { .. }, .. })
+}
