@@ -10,7 +10,7 @@ OBP := $(CACHE)/obp-0.4.1
 DEMO_DATA := $(CACHE)/demo
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build demo demo-open-bandit bench-shop bench-serving bench-siege test page-test lint fmt crds bench fuzz clean
+.PHONY: help build demo demo-open-bandit bench-shop bench-serving bench-siege sim test page-test lint fmt crds bench fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -49,6 +49,10 @@ $(OBP)/.complete:
 	mkdir -p $(OBP)
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $(OBP) obp==0.4.1
 	cd $(OBP) && python3 -m zipfile -e obp-0.4.1-*.whl . && touch .complete
+
+sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1)
+	$(CARGO) build $(BUILD) -p millrace-sim
+	$(dir $(BIN))millrace-sim $(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000))
 
 test: build ## Run all tests
 	$(CARGO) test $(BUILD) --workspace

@@ -70,12 +70,14 @@ impl Control {
         self.facts.members.retain(|_, facts| facts.heard_at_ms + FORGOTTEN_AFTER_TICKS > tick);
         let planned = plan(tick, &self.placement, &self.facts, &self.settings);
         self.placement = planned.placement;
-        self.moves += planned.decisions.iter().filter(|decision| matches!(decision, Decision::Move { .. })).count() as u64;
+        self.moves +=
+            planned.decisions.iter().filter(|decision| matches!(decision, Decision::Move { .. })).count() as u64;
         planned.decisions
     }
 
     pub fn is_steady(&self) -> bool {
-        let steady = self.placement.tasks.values().filter(|assignment| matches!(assignment.phase(), Phase::Steady)).count();
+        let steady =
+            self.placement.tasks.values().filter(|assignment| matches!(assignment.phase(), Phase::Steady)).count();
         steady == self.facts.tasks.len()
     }
 }

@@ -68,7 +68,8 @@ impl Ground {
         let mut scribe = Scribe { ground: self, decoders: Vec::new(), tape: Vec::new() };
         let max_skew = self.pipeline.validated.max_skew();
         for source in 0..self.partitions.len() {
-            let (_, decoder) = self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
+            let (_, decoder) =
+                self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
             scribe.decoders.push(decoder);
         }
         for n in 0..events {

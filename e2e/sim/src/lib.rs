@@ -29,7 +29,9 @@ pub fn simulate(ground: &Ground, seed: u64, tell: Option<fn(&str)>) -> Result<En
     };
     let undisturbed = World::new(ground, seed, Size { nodes: 1, ..size }, Some(Faults::none()))?.run();
     let other = match undisturbed {
-        Ok(undisturbed) => undisturbed.digests.into_iter().find(|(task, digest)| report.digests.get(task) != Some(digest)),
+        Ok(undisturbed) => {
+            undisturbed.digests.into_iter().find(|(task, digest)| report.digests.get(task) != Some(digest))
+        }
         Err((violation, _)) => return Ok(Err((violation, report))),
     };
     Ok(match other {

@@ -98,7 +98,11 @@ impl Sums {
             crashes as f64 / seconds.max(1e-9)
         );
         let violations = of(&self.violations);
-        println!("sim: {} seeds, {crashes} task crashes, {} moves, {violations} violations", of(&self.worlds), of(&self.moves));
+        println!(
+            "sim: {} seeds, {crashes} task crashes, {} moves, {violations} violations",
+            of(&self.worlds),
+            of(&self.moves)
+        );
         if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

@@ -15,7 +15,7 @@ use millrace::{
         task::Task,
     },
     log::{Log, LogPartition, memory::MemoryLog},
-    store::{Answer, Op, Outcome, Store, StoreError, memory::MemoryStore},
+    store::{Answer, Op, Outcome, Store, StoreError, checkpoint::Restored, memory::MemoryStore},
 };
 use millrace_e2e::rng::Rng;
 use millrace_lifecycle::{
@@ -52,15 +52,45 @@ impl Default for Size {
 /// What happens next.
 enum Event {
     /// A node works for a moment.
-    Wake { node: usize },
-    Start { node: usize },
+    Wake {
+        node: usize,
+    },
+    Start {
+        node: usize,
+    },
     /// A batch reaches the log.
-    Append { node: usize, life: u64, ticket: u64, appends: Vec<(LogPartition, Vec<u8>)>, fate: Fate },
-    Appended { node: usize, life: u64, ticket: u64, ok: bool },
+    Append {
+        node: usize,
+        life: u64,
+        ticket: u64,
+        appends: Vec<(LogPartition, Vec<u8>)>,
+        fate: Fate,
+    },
+    Appended {
+        node: usize,
+        life: u64,
+        ticket: u64,
+        ok: bool,
+    },
     /// A question reaches the store.
-    Ask { node: usize, life: u64, id: u64, op: Op, fate: Fate },
-    Answered { node: usize, life: u64, id: u64, answer: Answer },
-    Orders { node: usize, life: u64, orders: BTreeMap<TaskId, Order> },
+    Ask {
+        node: usize,
+        life: u64,
+        id: u64,
+        op: Op,
+        fate: Fate,
+    },
+    Answered {
+        node: usize,
+        life: u64,
+        id: u64,
+        answer: Answer,
+    },
+    Orders {
+        node: usize,
+        life: u64,
+        orders: BTreeMap<TaskId, Order>,
+    },
     Heard(Box<Heard>),
     Control,
 }
@@ -199,7 +229,9 @@ impl<'g> World<'g> {
 
     /// All tasks are owned at rest, and have read everything.
     fn is_well(&self) -> bool {
-        self.tape.is_empty() && self.control.is_steady() && self.lacking().is_none()
+        let mut stations = self.nodes.iter().filter_map(|node| node.work.as_ref()).map(|work| &work.station);
+        let all_is_told = stations.all(|station| station.is_quiet());
+        self.tape.is_empty() && self.control.is_steady() && all_is_told && self.lacking().is_none()
     }
 
     fn lacking(&self) -> Option<String> {
@@ -277,7 +309,9 @@ impl<'g> World<'g> {
             }
             Event::Ask { node, life, id, op, fate } => self.ask(node, life, id, op, fate),
             Event::Wake { node } => self.wake(node),
-            Event::Appended { node, life, .. } | Event::Answered { node, life, .. } | Event::Orders { node, life, .. } => {
+            Event::Appended { node, life, .. }
+            | Event::Answered { node, life, .. }
+            | Event::Orders { node, life, .. } => {
                 if self.nodes[node].life != life || self.nodes[node].work.is_none() {
                     return Ok(());
                 }
@@ -377,7 +411,9 @@ impl<'g> World<'g> {
                     Ok(made) => work.station.made(made),
                     Err(error) => {
                         work.station.not_made(&task, &error);
-                        self.allowed(node, Err(error))?;
+                        if !self.is_outdated(&task, restored.as_ref()) {
+                            self.allowed(node, Err(error))?;
+                        }
                     }
                 },
                 Command::Trim { partition, before } => {
@@ -396,6 +432,14 @@ impl<'g> World<'g> {
             self.after(delay, Event::Append { node, life, ticket, appends, fate });
         }
         Ok(())
+    }
+
+    /// Has somebody else saved the task since?
+    fn is_outdated(&self, task: &TaskId, restored: Option<&Restored>) -> bool {
+        let found = self.store.get(&keys::manifest(task)).ok().flatten();
+        let manifest = found.and_then(|found| Manifest::decode(&found.bytes).ok());
+        let newest = manifest.and_then(|manifest| manifest.checkpoints.first().map(|c| c.position.clone()));
+        newest != restored.map(|restored| restored.checkpoint.position.clone())
     }
 
     fn fate_of_append(&mut self) -> Fate {
@@ -422,14 +466,7 @@ impl<'g> World<'g> {
         if self.rng.per_mille(500) { Fate::DoneUnknown } else { Fate::LostUnknown }
     }
 
-    fn append(
-        &mut self,
-        node: usize,
-        life: u64,
-        ticket: u64,
-        appends: Vec<(LogPartition, Vec<u8>)>,
-        fate: Fate,
-    ) {
+    fn append(&mut self, node: usize, life: u64, ticket: u64, appends: Vec<(LogPartition, Vec<u8>)>, fate: Fate) {
         let times = match fate {
             Fate::Failed | Fate::LostUnknown => 0,
             Fate::Twice => 2,

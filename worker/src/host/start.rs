@@ -73,11 +73,7 @@ impl Host {
     }
 }
 
-fn claim(
-    store: &dyn Store,
-    task: &TaskId,
-    claimant: &Claimant,
-) -> Result<(Owner, Option<Restored>), HostError> {
+fn claim(store: &dyn Store, task: &TaskId, claimant: &Claimant) -> Result<(Owner, Option<Restored>), HostError> {
     let claimed = checkpoint::claim(store, task, claimant);
     let claimed = claimed.map_err(|cause| HostError::Lineage { task: task.to_string(), cause })?;
     for problem in claimed.1.iter().flat_map(|restored| &restored.damaged) {

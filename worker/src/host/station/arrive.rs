@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeMap, mem, time::Duration};
 
-use millrace_engine::{event::Seq, frame::outbox::{Handle, Outbox}};
+use millrace_engine::{
+    event::Seq,
+    frame::outbox::{Handle, Outbox},
+};
 use millrace_lifecycle::{
     keys::{self, TaskId, TaskKind},
     lineage::{Claim, Claimant, Epoch, LineageError, Load, Owner, manifest_of},
@@ -54,15 +57,15 @@ pub struct Shadow {
 impl Station {
     /// Makes the orders come true: they are all that this station is to have, and whatever is not among them is dropped
     /// without another word to the store. Told again, it goes on with what it is doing.
-    pub fn obey(
-        &mut self,
-        orders: &BTreeMap<TaskId, Order>,
-        claimant: &Claimant,
-        now: Now,
-    ) -> Result<(), HostError> {
+    pub fn obey(&mut self, orders: &BTreeMap<TaskId, Order>, claimant: &Claimant, now: Now) -> Result<(), HostError> {
         self.now = now;
         self.arrivals.retain(|arrival| orders.get(&arrival.task) == Some(&arrival.order));
         self.ended.retain(|task, ended| orders.get(task) == Some(&ended.order));
+        let is_ready = |(task, order): (&TaskId, &Order)| {
+            // An ingest task has next to no state, and follows no log: it is quickly made when it is needed.
+            (task.kind == TaskKind::Ingest && matches!(order, Order::Follow { .. })).then(|| (task.clone(), *order))
+        };
+        self.ready = orders.iter().filter_map(is_ready).collect();
         for at in (0..self.seats.len()).rev() {
             if !orders.contains_key(&self.seats[at].id) {
                 self.unseat(at);
@@ -79,13 +82,7 @@ impl Station {
         Ok(())
     }
 
-    fn obey_one(
-        &mut self,
-        task: &TaskId,
-        order: Order,
-        claimant: &Claimant,
-        now: Now,
-    ) -> Result<(), HostError> {
+    fn obey_one(&mut self, task: &TaskId, order: Order, claimant: &Claimant, now: Now) -> Result<(), HostError> {
         match (self.seat_of(task), order) {
             (Some(at), order) if self.seats[at].is_outdated(order) => {
                 self.unseat(at);
@@ -109,7 +106,6 @@ impl Station {
             (None, Order::Own { epoch, .. }) => {
                 Ok(self.claiming(task.clone(), order, Claim::start(task, claimant, Epoch::Given(epoch)))?)
             }
-            // An ingest task has next to no state, and follows no log: it is quickly made when it is needed.
             (None, Order::Follow { .. }) if task.kind == TaskKind::Ingest => Ok(()),
             (None, Order::Follow { .. }) => {
                 let asked = self.ask(Op::Get { key: keys::manifest(task) });
@@ -136,16 +132,22 @@ impl Station {
 
     /// What this station says of every task that it was told of.
     pub fn reports(&self) -> BTreeMap<TaskId, Report> {
-        let report = |order: Order, role: Role| Report {
-            epoch: order.epoch(),
-            role,
-            load_millicores: 0,
-            state_bytes: 0,
-        };
+        let report =
+            |order: Order, role: Role| Report { epoch: order.epoch(), role, load_millicores: 0, state_bytes: 0 };
         let seated = self.seats.iter().map(|seat| (seat.id.clone(), report(seat.order, self.role_of(seat))));
+        let level = Role::Follows { lag_records: 0, level_for_ms: u64::MAX };
+        let ready = self.ready.iter().map(|(task, order)| (task.clone(), report(*order, level.clone())));
         let arriving = self.arrivals.iter().map(|arrival| (arrival.task.clone(), report(arrival.order, Role::Loads)));
         let ended = self.ended.iter().map(|(task, ended)| (task.clone(), report(ended.order, ended.role.clone())));
-        arriving.chain(seated).chain(ended).collect()
+        ready.chain(arriving).chain(seated).chain(ended).collect()
+    }
+
+    /// A task that cannot go on reads no more here: what it needs next is gone, since others have gone on without it.
+    pub(super) fn falls_behind(&mut self, at: usize, error: &HostError) {
+        let (id, order) = (self.seats[at].id.clone(), self.seats[at].order);
+        tracing::warn!(task = %id, %error, "the log does not reach back to where this copy of the task is: it is given up here");
+        self.unseat(at);
+        self.ends(&id, order, error);
     }
 
     fn role_of(&self, seat: &Seat) -> Role {
@@ -179,13 +181,7 @@ impl Station {
         Ok(())
     }
 
-    fn loading(
-        &mut self,
-        task: TaskId,
-        order: Order,
-        owner: Option<Owner>,
-        next: Next<Load>,
-    ) -> Result<(), Failed> {
+    fn loading(&mut self, task: TaskId, order: Order, owner: Option<Owner>, next: Next<Load>) -> Result<(), Failed> {
         match next {
             Next::Ask(load, op) => {
                 let asked = self.ask(op);

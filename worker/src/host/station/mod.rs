@@ -23,6 +23,7 @@ use millrace_engine::{
 use millrace_lifecycle::{
     keys::TaskId,
     lineage::{LineageError, Restored},
+    placement::Order,
     store::{Answer, Op},
 };
 
@@ -39,7 +40,7 @@ use super::{
     make::{effects_of, rewire},
     task::{Stepped, Task},
 };
-use crate::log::{Log, LogPartition};
+use crate::log::{Log, LogPartition, ReadError};
 
 /// The time at which something happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub struct Station {
     pub outputs: Vec<LogPartition>,
     /// On their way here.
     arrivals: Vec<Arrival>,
+    /// What is there for whoever follows it, without a seat.
+    ready: BTreeMap<TaskId, Order>,
     /// Orders that were done, or failed.
     ended: BTreeMap<TaskId, Ended>,
     log: Arc<dyn Log>,
@@ -119,6 +122,7 @@ impl Station {
         Self {
             seats: Vec::new(),
             arrivals: Vec::new(),
+            ready: BTreeMap::new(),
             ended: BTreeMap::new(),
             outbox: Outbox::new(cadence.generation, kinds),
             outputs,
@@ -159,9 +163,19 @@ impl Station {
         self.outbox.has_news().then_some(until_flush)
     }
 
-    /// A seat reads or applies about `budget` records.
+    /// A seat reads or applies about `budget` records. It may be gone afterwards.
     pub fn step(&mut self, at: usize, budget: usize, now: Now) -> Result<Stepped, HostError> {
         self.now = now;
+        match self.step_seat(at, budget, now) {
+            Err(error @ HostError::Read(ReadError::Trimmed { .. })) if self.seats[at].is_of_a_fleet() => {
+                self.falls_behind(at, &error);
+                Ok(Stepped::Worked)
+            }
+            stepped => stepped,
+        }
+    }
+
+    fn step_seat(&mut self, at: usize, budget: usize, now: Now) -> Result<Stepped, HostError> {
         let Self { seats, outbox, outputs, log, .. } = self;
         let seat = &mut seats[at];
         if matches!(seat.custody, Custody::Gone) || (seat.is_leaving && seat.task.is_clean()) {

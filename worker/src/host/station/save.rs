@@ -11,7 +11,10 @@ use millrace_lifecycle::{
     store::{Answer, Next, Op, Procedure},
 };
 
-use super::{Command, Failed, Now, Station, arrive::{Ended, Shadow}};
+use super::{
+    Command, Failed, Now, Station,
+    arrive::{Ended, Shadow},
+};
 use crate::host::HostError;
 
 /// The checkpoints of a task that this run wrote.
@@ -72,7 +75,9 @@ impl Custody {
     /// What it waits for from the store.
     pub fn asked(&self) -> Option<u64> {
         match self {
-            Self::Saving { asked, .. } | Self::Collecting { asked, .. } | Self::TakingOver { asked, .. } => Some(*asked),
+            Self::Saving { asked, .. } | Self::Collecting { asked, .. } | Self::TakingOver { asked, .. } => {
+                Some(*asked)
+            }
             Self::StandingBy { looking, .. } => *looking,
             Self::Idle(_) | Self::Waiting(..) | Self::CatchingUp { .. } | Self::Gone => None,
         }

@@ -71,8 +71,12 @@ pub struct NewSeat {
 impl Station {
     /// A task that is owned begins to work here. All its outputs must be among the station's.
     pub fn seat(&mut self, NewSeat { made, owner }: NewSeat) {
-        let handle =
-            self.outbox.register(made.origin.unwrap_or_default(), owner.epoch(), made.from, &self.numbers_of(&made.outputs));
+        let handle = self.outbox.register(
+            made.origin.unwrap_or_default(),
+            owner.epoch(),
+            made.from,
+            &self.numbers_of(&made.outputs),
+        );
         let epoch = owner.epoch();
         let mut seat = self.new_seat(made, handle, Custody::Idle(owner));
         self.own(&mut seat, epoch);
@@ -145,6 +149,11 @@ impl Seat {
             Order::Own { epoch, .. } | Order::Release { epoch } => self.epoch > 0 && self.epoch != epoch,
             Order::Follow { .. } => self.epoch > 0,
         }
+    }
+
+    /// May others own it?
+    pub(super) fn is_of_a_fleet(&self) -> bool {
+        self.order.epoch() > 0
     }
 
     /// May its effects be told?
