@@ -78,6 +78,14 @@ fn mean(weights: impl Iterator<Item = Weight>) -> Weight {
     Weight { millicores: (sum.millicores / count).max(IDLE_MILLICORES), state_bytes: sum.state_bytes / count }
 }
 
+/// What is evened out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Burden {
+    Owned,
+    /// Standbys included.
+    Carried,
+}
+
 /// A member, and what it carries once all that was begun is done.
 pub(super) struct Seat<'a> {
     pub member: &'a Member,
@@ -100,13 +108,16 @@ impl Seat<'_> {
         self.alive && self.facts.ready && !self.facts.draining
     }
 
-    /// Parts per million of its cores that its own tasks take, with so much more.
-    pub fn owned_ppm(&self, more_millicores: u64) -> u64 {
-        ppm(self.owned_millicores.saturating_add(more_millicores), self.facts.capacity.millicores)
+    pub fn millicores(&self, burden: Burden) -> u64 {
+        match burden {
+            Burden::Owned => self.owned_millicores,
+            Burden::Carried => self.carried.millicores,
+        }
     }
 
-    pub fn carried_ppm(&self) -> u64 {
-        ppm(self.carried.millicores, self.facts.capacity.millicores)
+    /// Parts per million of its cores that this takes, with so much more.
+    pub fn ppm(&self, burden: Burden, more_millicores: u64) -> u64 {
+        ppm(self.millicores(burden).saturating_add(more_millicores), self.facts.capacity.millicores)
     }
 
     /// Whether it has room for a task; one that it follows already takes none.

@@ -235,6 +235,18 @@ fn load_is_evened_out_by_the_largest_tasks_that_help() {
 }
 
 #[test]
+fn a_shard_that_joins_gets_standbys_as_well() {
+    let mut world = World::new(&["a", "b", "c"], 24, settings()).settled();
+    world.join(member("d"));
+    let lines = told(&world.rounds(120));
+    let carried = world.record.tasks.values().filter(|a| a.standby() == Some(&member("d"))).count();
+    assert!((5..=6).contains(&world.owned_by("d")), "{}", world.owned_by("d"));
+    assert!((10..=13).contains(&(world.owned_by("d") + carried)), "{carried}");
+    assert!(lines.iter().any(|line| line.ends_with("carries more than others")), "{lines:#?}");
+    assert!(world.is_calm());
+}
+
+#[test]
 fn moves_can_be_stopped_altogether_and_owners_found_still() {
     let mut world = World::new(&["a", "b"], 8, Settings { max_moving: 0, ..alone() }).settled();
     world.join(member("c"));
