@@ -91,13 +91,14 @@ impl Pass<'_> {
         let takes_part = |seat: &Seat| seat.usable() && (seat.wanted || !any_wanted);
         let mut seats: Vec<_> = self.fleet.seats.iter().enumerate().filter(|(_, seat)| takes_part(seat)).collect();
         let borne: u64 = seats.iter().map(|(_, seat)| seat.millicores(burden)).sum();
-        let cores: u64 = seats.iter().map(|(_, seat)| seat.facts.capacity.millicores).sum();
+        let cores: u64 = seats.iter().map(|(_, seat)| seat.capacity_millicores).sum();
         let mean_ppm = ppm(borne, cores);
         let band_ppm = mean_ppm.saturating_mul(self.settings.imbalance_percent.max(1)) / 100;
         seats.sort_by_key(|(_, seat)| (seat.ppm(burden, 0), seat.member));
         for (from, high) in seats.iter().rev().filter(|(_, seat)| seat.ppm(burden, 0) > mean_ppm) {
             for (to, low) in seats.iter().filter(|(_, seat)| seat.ppm(burden, 0) < mean_ppm) {
-                let outside = high.ppm(burden, 0) > mean_ppm + band_ppm || low.ppm(burden, 0) + band_ppm < mean_ppm;
+                let outside = high.ppm(burden, 0) > mean_ppm.saturating_add(band_ppm)
+                    || low.ppm(burden, 0).saturating_add(band_ppm) < mean_ppm;
                 if !outside {
                     break;
                 }
@@ -121,7 +122,7 @@ impl Pass<'_> {
         band_ppm: u64,
     ) -> Option<TaskId> {
         let after = |millicores: u64| {
-            let left = ppm(high.millicores(burden).saturating_sub(millicores), high.facts.capacity.millicores);
+            let left = ppm(high.millicores(burden).saturating_sub(millicores), high.capacity_millicores);
             (left, low.ppm(burden, millicores))
         };
         let modest = |millicores: u64| {
@@ -130,7 +131,7 @@ impl Pass<'_> {
         };
         let still_better = |millicores: u64| {
             let (high_ppm, low_ppm) = after(millicores);
-            high_ppm.max(low_ppm) + (band_ppm / 2).max(1) <= high.ppm(burden, 0)
+            high_ppm.max(low_ppm).saturating_add((band_ppm / 2).max(1)) <= high.ppm(burden, 0)
         };
         let free = |task: &&(u64, TaskId)| self.may_go(burden, &task.1, low);
         let split = tasks.partition_point(|(millicores, _)| modest(*millicores));

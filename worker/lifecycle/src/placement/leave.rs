@@ -159,9 +159,9 @@ impl Pass<'_> {
             all_millicores += self.weight(task).millicores;
         }
         let seats = self.fleet.seats.iter().filter(|seat| seat.wanted && seat.usable());
-        let (count, cores) = seats.fold((0, 0), |(n, sum), seat| (n + 1, sum + seat.facts.capacity.millicores));
+        let (count, cores) = seats.fold((0, 0), |(n, sum), seat| (n + 1, sum + seat.capacity_millicores));
         // So many shards as there are to be, with as many cores as those that are there already have on average.
-        let cores_to_be = cores / std::cmp::max(count, 1) * self.settings.shards.max(1);
+        let cores_to_be = cores / std::cmp::max(count, 1) * self.settings.shards.clamp(1, 1_000_000);
         let proven = served >= self.settings.canary.tasks.min(self.facts.tasks.len());
         Rollout { proven, arrived, share_ppm: ppm(all_millicores, cores_to_be) }
     }
