@@ -171,6 +171,8 @@ pub enum StandbyReason {
     Unfit(Unfit),
     /// It is in the owner's failure domain, and another has room.
     SameZone,
+    /// It carries more than others.
+    Balance,
     /// Standbys are switched off.
     Off,
 }
@@ -236,8 +238,9 @@ pub enum Hold {
         reason: MoveReason,
         because: Blocked,
     },
-    /// Balance could be better.
+    /// Balance could be better, of what members own or of what they carry.
     Unbalanced {
+        standbys: bool,
         from: Member,
         from_percent: u64,
         to: Member,
@@ -255,6 +258,11 @@ pub enum Hold {
 pub enum Blocked {
     MaxMoving {
         moving: usize,
+        max_moving: usize,
+    },
+    /// Standbys load; no more for balance than tasks may move.
+    MaxLoading {
+        loading: usize,
         max_moving: usize,
     },
     NoRoom,
@@ -414,6 +422,7 @@ impl StandbyReason {
             Self::Missing => f.write_str("it has none"),
             Self::Unfit(unfit) => write!(f, "{from} {unfit}"),
             Self::SameZone => write!(f, "{from} is in the failure domain of the owner"),
+            Self::Balance => write!(f, "{from} carries more than others"),
             Self::Off => f.write_str("standbys are switched off"),
         })
     }
@@ -459,10 +468,11 @@ impl fmt::Display for Hold {
             Self::Leaving { from, tasks, reason, because } => {
                 write!(f, "{tasks} tasks stay on {from} for now, although {}: {because}", reason.of(from, from))
             }
-            Self::Unbalanced { from, from_percent, to, to_percent, because } => {
+            Self::Unbalanced { standbys, from, from_percent, to, to_percent, because } => {
+                let what = if *standbys { "standbys" } else { "tasks" };
                 write!(
                     f,
-                    "tasks stay on {from}, {from_percent} % busy, although {to} is {to_percent} % busy: {because}"
+                    "{what} stay on {from}, {from_percent} % busy, although {to} is {to_percent} % busy: {because}"
                 )
             }
             Self::NoStandby { tasks, such_as } => {
@@ -477,6 +487,9 @@ impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MaxMoving { moving, max_moving } => write!(f, "{moving} of {max_moving} moves are under way"),
+            Self::MaxLoading { loading, max_moving } => {
+                write!(f, "{loading} standbys load, and for balance there are to be at most {max_moving}")
+            }
             Self::NoRoom => f.write_str("no ready shard that may take them has room"),
             Self::Share { shards } => {
                 write!(f, "the shards with the new pod template that are ready have their share of {shards}")

@@ -8,7 +8,8 @@ use crate::keys::TaskId;
 /// All that a plan starts from, beside the stored record and the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// What the pipeline consists of by its specification. Others that the record knows are retired.
+    /// What the pipeline consists of by its specification. Others that the record knows are retired, so this must never
+    /// be what could be read in part.
     pub tasks: BTreeSet<TaskId>,
     /// All that exist; a member that is missing is gone. Two incarnations of a shard can be seen at once.
     pub members: BTreeMap<Member, MemberFacts>,

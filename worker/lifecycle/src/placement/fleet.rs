@@ -9,7 +9,7 @@ use crate::keys::{TaskId, TaskKind};
 
 /// A task without any load still weighs this, so that quiet tasks spread as well.
 const IDLE_MILLICORES: u64 = 5;
-/// No task weighs more than a million cores and a PiB: whatever is reported, sums over a fleet do not overflow.
+/// No task weighs, and no member has, more than a million cores, or a PiB: whatever is reported, sums do not overflow.
 const MAX_MILLICORES: u64 = 1_000_000_000;
 const MAX_STATE_BYTES: u64 = 1 << 50;
 
@@ -78,6 +78,14 @@ fn mean(weights: impl Iterator<Item = Weight>) -> Weight {
     Weight { millicores: (sum.millicores / count).max(IDLE_MILLICORES), state_bytes: sum.state_bytes / count }
 }
 
+/// What is evened out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Burden {
+    Owned,
+    /// Standbys included.
+    Carried,
+}
+
 /// A member, and what it carries once all that was begun is done.
 pub(super) struct Seat<'a> {
     pub member: &'a Member,
@@ -90,7 +98,9 @@ pub(super) struct Seat<'a> {
     pub owned_millicores: u64,
     /// Of all, those that it is to give up and those that it follows included.
     pub carried: Weight,
-    /// What may be given away.
+    /// What it has.
+    pub capacity_millicores: u64,
+    /// What of it may be given away.
     pub limit: Capacity,
 }
 
@@ -100,13 +110,16 @@ impl Seat<'_> {
         self.alive && self.facts.ready && !self.facts.draining
     }
 
-    /// Parts per million of its cores that its own tasks take, with so much more.
-    pub fn owned_ppm(&self, more_millicores: u64) -> u64 {
-        ppm(self.owned_millicores.saturating_add(more_millicores), self.facts.capacity.millicores)
+    pub fn millicores(&self, burden: Burden) -> u64 {
+        match burden {
+            Burden::Owned => self.owned_millicores,
+            Burden::Carried => self.carried.millicores,
+        }
     }
 
-    pub fn carried_ppm(&self) -> u64 {
-        ppm(self.carried.millicores, self.facts.capacity.millicores)
+    /// Parts per million of its cores that this takes, with so much more.
+    pub fn ppm(&self, burden: Burden, more_millicores: u64) -> u64 {
+        ppm(self.millicores(burden).saturating_add(more_millicores), self.capacity_millicores)
     }
 
     /// Whether it has room for a task; one that it follows already takes none.
@@ -134,7 +147,8 @@ impl<'a> Fleet<'a> {
     pub fn new(now_ms: u64, facts: &'a Facts, settings: &Settings) -> Self {
         let seat = |(member, facts): (&'a Member, &'a MemberFacts)| {
             let Capacity { millicores, state_bytes } = facts.capacity;
-            let given = u128::from(millicores) * u128::from(settings.target_utilisation_percent) / 100;
+            let capacity_millicores = millicores.min(MAX_MILLICORES);
+            let given = capacity_millicores * settings.target_utilisation_percent.min(100) / 100;
             Seat {
                 member,
                 facts,
@@ -142,7 +156,8 @@ impl<'a> Fleet<'a> {
                 wanted: facts.template == settings.template,
                 owned_millicores: 0,
                 carried: Weight::default(),
-                limit: Capacity { millicores: u64::try_from(given).unwrap_or(u64::MAX), state_bytes },
+                capacity_millicores,
+                limit: Capacity { millicores: given, state_bytes },
             }
         };
         let seats: Vec<_> = facts.members.iter().map(seat).collect();

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 
 use super::decision::{Choice, Decision, Hold, PlaceReason};
-use super::fleet::{Seat, Weight};
+use super::fleet::{Burden, Seat, Weight};
 use super::plan::Pass;
 use super::record::{Assignment, Heir, Member};
 use crate::keys::TaskId;
@@ -104,7 +104,7 @@ impl Pass<'_> {
                     Choice::Overloaded => 4,
                 };
                 let lag_records = if let Choice::Follows { lag_records } = choice { lag_records } else { 0 };
-                let ppm = seat.owned_ppm(weight.millicores);
+                let ppm = seat.ppm(Burden::Owned, weight.millicores);
                 ((rank, lag_records, !seat.wanted, ppm, seat.member), choice, seat)
             })
             .min_by(|a, b| a.0.cmp(&b.0))?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::decision::{Blocked, Decision, Hold, MoveReason};
 use super::facts::Role;
-use super::fleet::{Seat, ppm};
+use super::fleet::{Burden, Seat, ppm};
 use super::plan::Pass;
 use super::record::{Assignment, Member, Phase};
 use crate::keys::TaskId;
@@ -99,13 +99,13 @@ impl Pass<'_> {
             let other = seat.member != assignment.owner() && !assignment.avoids(seat.member, self.now_ms);
             (drains || seat.wanted) && fits && fit && other && !(closed && crosses(seat))
         });
-        let below_share = |seat: &&Seat| drains || seat.owned_ppm(0) < rollout.share_ppm;
+        let below_share = |seat: &&Seat| drains || seat.ppm(Burden::Owned, 0) < rollout.share_ppm;
         let any = candidates.clone().next().is_some();
         let best = candidates.filter(below_share).min_by_key(|seat| {
             let level = assignment.standby() == Some(seat.member) && self.is_level(task, assignment, seat.member);
             // A drain does not hurry a rollout whose canary is not proven.
             let other_template = seat.wanted != (owner_wanted || rollout.proven);
-            (other_template, !level, seat.owned_ppm(weight.millicores), seat.member)
+            (other_template, !level, seat.ppm(Burden::Owned, weight.millicores), seat.member)
         });
         match best {
             Some(seat) => Ok(seat.member.clone()),
@@ -159,9 +159,9 @@ impl Pass<'_> {
             all_millicores += self.weight(task).millicores;
         }
         let seats = self.fleet.seats.iter().filter(|seat| seat.wanted && seat.usable());
-        let (count, cores) = seats.fold((0, 0), |(n, sum), seat| (n + 1, sum + seat.facts.capacity.millicores));
+        let (count, cores) = seats.fold((0, 0), |(n, sum), seat| (n + 1, sum + seat.capacity_millicores));
         // So many shards as there are to be, with as many cores as those that are there already have on average.
-        let cores_to_be = cores / std::cmp::max(count, 1) * self.settings.shards.max(1);
+        let cores_to_be = cores / std::cmp::max(count, 1) * self.settings.shards.clamp(1, 1_000_000);
         let proven = served >= self.settings.canary.tasks.min(self.facts.tasks.len());
         Rollout { proven, arrived, share_ppm: ppm(all_millicores, cores_to_be) }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::decision::{Decision, Hold};
 use super::facts::{Facts, Role};
-use super::fleet::{Fleet, Weight, Weights};
+use super::fleet::{Burden, Fleet, Weight, Weights};
 use super::record::{Assignment, Phase, Placement};
 use super::settings::Settings;
 use crate::keys::TaskId;
@@ -29,13 +29,15 @@ pub fn plan(now_ms: u64, placement: &Placement, facts: &Facts, settings: &Settin
     let mut planned = Planned { placement: placement.clone(), decisions: Vec::new() };
     let mut held = Vec::new();
     for _ in 0..MAX_PASSES {
-        let mut pass = Pass::new(now_ms, planned.placement.clone(), facts, settings, &weights);
+        let mut pass = Pass::new(now_ms, planned.placement, facts, settings, &weights);
         let orphans = pass.advance();
         pass.find_heirs(orphans);
         pass.leave();
-        pass.balance();
+        pass.balance(Burden::Owned);
         pass.stand_by();
-        let settled = pass.placement == planned.placement;
+        pass.balance(Burden::Carried);
+        // Nothing changes without a decision.
+        let settled = pass.decisions.is_empty();
         planned.placement = pass.placement;
         planned.decisions.append(&mut pass.decisions);
         held = pass.held;

@@ -2,7 +2,7 @@
 //! without a release, and in another failure domain where one has room.
 
 use super::decision::{Decision, Hold, StandbyReason, Unfit};
-use super::fleet::Seat;
+use super::fleet::{Burden, Seat};
 use super::plan::Pass;
 use super::record::{Assignment, Member, Phase};
 use crate::keys::TaskId;
@@ -59,7 +59,7 @@ impl Pass<'_> {
                 self.set_standby(task, assignment, None, reason);
                 false
             }
-            (StandbyReason::Missing | StandbyReason::Off, None) => false,
+            (StandbyReason::Missing | StandbyReason::Balance | StandbyReason::Off, None) => false,
         }
     }
 
@@ -89,12 +89,19 @@ impl Pass<'_> {
         let owner_template = self.fleet.seat(assignment.owner()).map(|seat| &seat.facts.template);
         let best = candidates.min_by_key(|seat| {
             let other_template = Some(&seat.facts.template) != owner_template;
-            (self.shares_zone(assignment, seat.member), other_template, seat.carried_ppm(), seat.member)
+            (self.shares_zone(assignment, seat.member), other_template, seat.ppm(Burden::Carried, 0), seat.member)
         });
         best.map(|seat| seat.member.clone())
     }
 
-    fn set_standby(
+    /// Whether a member can stand by where another does, and not in a worse zone.
+    pub(super) fn is_better_standby(&self, task: &TaskId, assignment: &Assignment, member: &Member) -> bool {
+        let worse_zone = self.shares_zone(assignment, member)
+            && assignment.standby().is_some_and(|standby| !self.shares_zone(assignment, standby));
+        member != assignment.owner() && !worse_zone && self.unfit_standby(task, assignment, member).is_none()
+    }
+
+    pub(super) fn set_standby(
         &mut self,
         task: &TaskId,
         assignment: &Assignment,

@@ -235,6 +235,18 @@ fn load_is_evened_out_by_the_largest_tasks_that_help() {
 }
 
 #[test]
+fn a_shard_that_joins_gets_standbys_as_well() {
+    let mut world = World::new(&["a", "b", "c"], 24, settings()).settled();
+    world.join(member("d"));
+    let lines = told(&world.rounds(120));
+    let carried = world.record.tasks.values().filter(|a| a.standby() == Some(&member("d"))).count();
+    assert!((5..=6).contains(&world.owned_by("d")), "{}", world.owned_by("d"));
+    assert!((10..=13).contains(&(world.owned_by("d") + carried)), "{carried}");
+    assert!(lines.iter().any(|line| line.ends_with("carries more than others")), "{lines:#?}");
+    assert!(world.is_calm());
+}
+
+#[test]
 fn moves_can_be_stopped_altogether_and_owners_found_still() {
     let mut world = World::new(&["a", "b"], 8, Settings { max_moving: 0, ..alone() }).settled();
     world.join(member("c"));
@@ -251,6 +263,34 @@ fn one_heavy_task_is_not_passed_around() {
     let mut world = World::new(&["a", "b"], 2, alone()).settled();
     world.millicores = [(profile(0), 3_000), (profile(1), 10)].into();
     assert_eq!(moves(&world.rounds(10)), 0);
+}
+
+#[test]
+fn absurd_figures_do_no_harm() {
+    let mut world = World::new(&["a", "b", "c"], 6, settings()).settled();
+    let mut facts = world.facts();
+    for (i, (_, member)) in facts.members.iter_mut().enumerate() {
+        let capacity = [0, u64::MAX, 1][i];
+        member.capacity = Capacity { millicores: capacity, state_bytes: capacity };
+        member.heard_at_ms = u64::MAX;
+        for report in member.reports.values_mut() {
+            (report.load_millicores, report.state_bytes) = (u64::MAX, u64::MAX);
+        }
+    }
+    let wild = Settings {
+        shards: u64::MAX,
+        imbalance_percent: u64::MAX,
+        target_utilisation_percent: u64::MAX,
+        min_served_percent: u64::MAX,
+        move_within_ms: u64::MAX,
+        retry_after_ms: u64::MAX,
+        ..world.settings.clone()
+    };
+    for settings in [wild, Settings { imbalance_percent: 0, shards: 0, ..world.settings.clone() }] {
+        let planned = plan(world.now_ms, &world.record, &facts, &settings);
+        assert_eq!(world.record.check_successor(&planned.placement), Ok(()));
+        assert!(planned.placement.tasks.values().all(|a| a.epoch() == 1), "nobody is lost, so nobody is replaced");
+    }
 }
 
 /// A hundred shards and two thousand tasks; what is counted is decisions, as no test counts time.

@@ -21,7 +21,9 @@ enum Fault {
     Drain(usize, bool),
     Ready(usize, bool),
     Fail(usize, usize),
+    Lag(usize, u64),
     Template(bool),
+    RolledBack(bool),
     Load(usize, u64),
     Task(usize, bool),
 }
@@ -37,7 +39,9 @@ fn fault() -> impl Strategy<Value = Fault> {
         (shard(), any::<bool>()).prop_map(|(s, on)| Fault::Drain(s, on)),
         (shard(), any::<bool>()).prop_map(|(s, on)| Fault::Ready(s, on)),
         (shard(), 0..TASKS).prop_map(|(s, t)| Fault::Fail(s, t)),
+        (shard(), 0..30u64).prop_map(|(s, records)| Fault::Lag(s, records)),
         any::<bool>().prop_map(Fault::Template),
+        any::<bool>().prop_map(Fault::RolledBack),
         (0..TASKS, 0..1_500u64).prop_map(|(t, load)| Fault::Load(t, load)),
         (0..TASKS + 2, any::<bool>()).prop_map(|(t, on)| Fault::Task(t, on)),
     ]
@@ -51,6 +55,7 @@ fn apply(world: &mut World, fault: &Fault, incarnation: usize) {
             world.worker(SHARDS[s]).facts.engine_version = if world.settings.template == "v1" { 1 } else { 2 };
         }
         Fault::Template(second) => world.settings.template = if second { "v2" } else { "v1" }.to_owned(),
+        Fault::RolledBack(on) => world.settings.rolled_back = on,
         Fault::Load(t, load) => drop(world.millicores.insert(profile(t), load)),
         Fault::Task(t, true) => drop(world.tasks.insert(profile(t))),
         Fault::Task(t, false) => drop(world.tasks.remove(&profile(t))),
@@ -60,6 +65,7 @@ fn apply(world: &mut World, fault: &Fault, incarnation: usize) {
         Fault::Delay(s, rounds) if there(world, s) => world.worker(SHARDS[s]).delay = rounds,
         Fault::Drain(s, on) if there(world, s) => world.worker(SHARDS[s]).facts.draining = on,
         Fault::Ready(s, on) if there(world, s) => world.worker(SHARDS[s]).facts.ready = on,
+        Fault::Lag(s, records) if there(world, s) => world.worker(SHARDS[s]).lag_records = records,
         Fault::Fail(s, t) if there(world, s) => drop(world.worker(SHARDS[s]).fails.insert(profile(t))),
         _ => {}
     }
@@ -71,6 +77,7 @@ fn heal(world: &mut World) {
     world.millicores.values_mut().for_each(|load| *load = (*load).min(350));
     for worker in world.workers.values_mut() {
         (worker.silent, worker.facts.draining, worker.facts.ready) = (false, false, true);
+        worker.lag_records = 3;
         worker.fails.clear();
     }
     for (template, engine_version) in [("v1", 1), ("v2", 2)] {

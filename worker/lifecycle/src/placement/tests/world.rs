@@ -32,6 +32,8 @@ pub struct Worker {
     pub silent: bool,
     /// Rounds until what it says is heard.
     pub delay: usize,
+    /// How far behind it says that it follows.
+    pub lag_records: u64,
     /// Tasks that it cannot do.
     pub fails: BTreeSet<TaskId>,
     local: BTreeMap<TaskId, Local>,
@@ -61,6 +63,7 @@ pub fn settings() -> Settings {
     let shards = 3;
     Settings {
         level_lag_records: 10,
+        promote_lag_records: 20,
         lost_after_ms: 10 * ROUND_MS,
         move_within_ms: 60 * ROUND_MS,
         retry_after_ms: 30 * ROUND_MS,
@@ -97,7 +100,7 @@ impl World {
             reports: BTreeMap::new(),
         };
         let (fails, local, said) = (BTreeSet::new(), BTreeMap::new(), VecDeque::new());
-        self.workers.insert(member, Worker { facts, silent: false, delay: 0, fails, local, said });
+        self.workers.insert(member, Worker { facts, silent: false, delay: 0, lag_records: 3, fails, local, said });
     }
 
     pub fn worker(&mut self, shard: &str) -> &mut Worker {
@@ -235,7 +238,7 @@ impl World {
                 _ if worker.fails.contains(task) => (told, Role::Failed { why: "checkpoint damaged".to_owned() }),
                 Local::Loads { .. } => (told, Role::Loads),
                 Local::Follows { level_since_ms } => {
-                    (told, Role::Follows { lag_records: 3, level_for_ms: now_ms - level_since_ms })
+                    (told, Role::Follows { lag_records: worker.lag_records, level_for_ms: now_ms - level_since_ms })
                 }
                 Local::Owns { epoch } => (*epoch, Role::Owns),
                 Local::Released { epoch } => (*epoch, Role::Released { offset: 100 }),
