@@ -28,13 +28,16 @@ pub struct Node<'g> {
     pub draining: bool,
 }
 
+/// What is appended at once.
+pub type Frames = Vec<(LogPartition, Vec<u8>)>;
+
 /// What is lost with a crash.
 pub struct Work<'g> {
     pub station: Station,
     pub maker: Maker<'g>,
     pub claimant: Claimant,
     /// Batches that wait for the one before.
-    pub outbound: VecDeque<(u64, Vec<(LogPartition, Vec<u8>)>)>,
+    pub outbound: VecDeque<(u64, Frames)>,
     pub is_appending: bool,
 }
 

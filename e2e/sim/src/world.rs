@@ -14,7 +14,7 @@ use millrace::{
         station::{Command, Now},
         task::Task,
     },
-    log::{Log, LogPartition, memory::MemoryLog},
+    log::{Log, memory::MemoryLog},
     store::{Answer, Op, Outcome, Store, StoreError, checkpoint::Restored, memory::MemoryStore},
 };
 use millrace_e2e::rng::Rng;
@@ -30,7 +30,7 @@ use crate::{
     control::{Control, Heard},
     faults::Faults,
     ground::{Coming, Ground, GroundError},
-    node::{Node, Work, is_expected},
+    node::{Frames, Node, Work, is_expected},
 };
 
 /// How large a world is, and how long it lasts.
@@ -63,7 +63,7 @@ enum Event {
         node: usize,
         life: u64,
         ticket: u64,
-        appends: Vec<(LogPartition, Vec<u8>)>,
+        appends: Frames,
         fate: Fate,
     },
     Appended {
@@ -141,7 +141,7 @@ pub struct World<'g> {
     report: Report,
     trace: Xxh3,
     /// Told of everything that happens.
-    tell: Option<Box<dyn Fn(&str)>>,
+    tell: Option<fn(&str)>,
 }
 
 const CONTROL_EVERY: u64 = 10;
@@ -181,8 +181,8 @@ impl<'g> World<'g> {
     }
 
     /// Tells of everything that happens.
-    pub fn tell(&mut self, tell: impl Fn(&str) + 'static) {
-        self.tell = Some(Box::new(tell));
+    pub fn tell(&mut self, tell: fn(&str)) {
+        self.tell = Some(tell);
     }
 
     /// Lets it happen: first with faults, then without, until all is well.
@@ -466,7 +466,7 @@ impl<'g> World<'g> {
         if self.rng.per_mille(500) { Fate::DoneUnknown } else { Fate::LostUnknown }
     }
 
-    fn append(&mut self, node: usize, life: u64, ticket: u64, appends: Vec<(LogPartition, Vec<u8>)>, fate: Fate) {
+    fn append(&mut self, node: usize, life: u64, ticket: u64, appends: Frames, fate: Fate) {
         let times = match fate {
             Fate::Failed | Fate::LostUnknown => 0,
             Fate::Twice => 2,
