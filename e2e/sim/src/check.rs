@@ -1,6 +1,9 @@
 //! What must never happen, looked at whenever a manifest is written; and what must be once all is healed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use millrace::{
     host::{
@@ -18,7 +21,7 @@ use millrace_engine::frame::outbox::Outbox;
 use millrace_lifecycle::{
     keys::{TaskId, TaskKind},
     lineage::Load,
-    manifest::Manifest,
+    manifest::{FileRef, Manifest},
 };
 
 /// Something that must never happen.
@@ -50,6 +53,10 @@ pub struct Checks<'g> {
     log: Arc<dyn Log>,
     newest: BTreeMap<TaskId, (u64, u64)>,
     references: BTreeMap<TaskId, Reference>,
+    /// Files that were damaged, or taken away.
+    damaged: BTreeSet<String>,
+    /// Tasks whose newest checkpoint is not whole.
+    fallen: BTreeSet<TaskId>,
     pub checkpoints: u64,
 }
 
@@ -59,7 +66,15 @@ fn violation(check: &'static str, what: String) -> Violation {
 
 impl<'g> Checks<'g> {
     pub fn new(maker: Maker<'g>, log: Arc<dyn Log>) -> Self {
-        Self { maker, log, newest: BTreeMap::new(), references: BTreeMap::new(), checkpoints: 0 }
+        Self {
+            maker,
+            log,
+            newest: BTreeMap::new(),
+            references: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            fallen: BTreeSet::new(),
+            checkpoints: 0,
+        }
     }
 
     /// A manifest has been written.
@@ -67,7 +82,9 @@ impl<'g> Checks<'g> {
         let task = &manifest.task;
         let offset = manifest.checkpoints.first().map_or(0, |newest| newest.position.log_offset);
         let (epoch_before, offset_before) = self.newest.get(task).copied().unwrap_or_default();
-        if manifest.epoch < epoch_before || offset < offset_before {
+        // Whoever found the newest checkpoint damaged goes back to the one before it.
+        let may_fall = self.fallen.remove(task);
+        if manifest.epoch < epoch_before || (offset < offset_before && !may_fall) {
             let now = (manifest.epoch, offset);
             return Err(violation(
                 MANIFESTS_RISE,
@@ -75,13 +92,16 @@ impl<'g> Checks<'g> {
             ));
         }
         self.newest.insert(task.clone(), (manifest.epoch, offset));
-        for file in manifest.files() {
+        for file in manifest.files().into_iter().filter(|file| !self.damaged.contains(&file.key)) {
             let found = store.get(&file.key).ok().flatten();
             if let Err(what) = file.check_found(found) {
                 return Err(violation(FILES_ARE_THERE, format!("{task}, {}: {what}", file.key)));
             }
         }
-        if offset > offset_before {
+        let newest_is_whole = manifest.checkpoints.first().is_some_and(|newest| self.is_whole(&newest.files));
+        if !newest_is_whole {
+            self.fallen.insert(task.clone());
+        } else if offset != offset_before {
             self.checkpoints += 1;
             self.compare(manifest, store)?;
         }
@@ -105,6 +125,24 @@ impl<'g> Checks<'g> {
             return Err(wrong(format!("at offset {offset} the digest is {found:032x}, the fold's is {expected:032x}")));
         }
         Ok(())
+    }
+
+    /// May a file be damaged, so that a checkpoint is left from which the task can go on?
+    pub fn may_damage(&mut self, task: &TaskId, key: &str, store: &dyn Store) -> bool {
+        let found = store.get(&millrace_lifecycle::keys::manifest(task)).ok().flatten();
+        let Some(manifest) = found.and_then(|found| Manifest::decode(&found.bytes).ok()) else { return false };
+        self.damaged.insert(key.to_owned());
+        let may = manifest.checkpoints.iter().any(|checkpoint| self.is_whole(&checkpoint.files));
+        if !may {
+            self.damaged.remove(key);
+        } else if manifest.checkpoints.first().is_some_and(|newest| !self.is_whole(&newest.files)) {
+            self.fallen.insert(task.clone());
+        }
+        may
+    }
+
+    fn is_whole(&self, files: &[FileRef]) -> bool {
+        files.iter().all(|file| !self.damaged.contains(&file.key))
     }
 
     /// The digest of an undisturbed task that has applied everything below `offset`.

@@ -10,11 +10,34 @@ use millrace_lifecycle::{
 use crate::node::PIPELINE;
 
 pub struct Control {
-    /// On record: survives everything.
+    /// The record as it was read last, and which writing of it that was.
     pub placement: Placement,
+    version: u64,
     facts: Facts,
     pub settings: Settings,
     pub moves: u64,
+}
+
+/// The stored record, replaced by compare-and-set.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub placement: Placement,
+    pub version: u64,
+}
+
+impl Record {
+    pub fn new() -> Self {
+        Self { placement: Placement::new(PIPELINE), version: 0 }
+    }
+
+    /// Replaces what was read as `version`; false: somebody else was faster.
+    fn swap(&mut self, version: u64, placement: &Placement) -> bool {
+        let is_same = self.version == version;
+        if is_same {
+            (self.placement, self.version) = (placement.clone(), version + 1);
+        }
+        is_same
+    }
 }
 
 /// What a member says of itself.
@@ -25,6 +48,16 @@ pub struct Heard {
     pub template: String,
     pub draining: bool,
     pub reports: BTreeMap<TaskId, Report>,
+}
+
+/// How a write of the record ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Done,
+    /// Done, and nobody is told.
+    DoneUnknown,
+    /// Not done, and nobody is told.
+    LostUnknown,
 }
 
 /// Longer than this without a word, and a member is gone for good.
@@ -42,7 +75,7 @@ impl Control {
             ..Settings::new("t0", shards)
         };
         let facts = Facts { tasks, members: BTreeMap::new() };
-        Self { placement: Placement::new(PIPELINE), facts, settings, moves: 0 }
+        Self { placement: Placement::new(PIPELINE), version: 0, facts, settings, moves: 0 }
     }
 
     /// It forgets what it has heard.
@@ -66,12 +99,23 @@ impl Control {
         self.facts.members.insert(heard.member, facts);
     }
 
-    pub fn plan(&mut self, tick: u64) -> Vec<Decision> {
+    /// Plans, and writes the record before anybody is told. Nobody is told if that fails, or if its end is not known: then
+    /// the record is read again.
+    pub fn plan(&mut self, tick: u64, record: &mut Record, fate: Written) -> Vec<Decision> {
         self.facts.members.retain(|_, facts| facts.heard_at_ms + FORGOTTEN_AFTER_TICKS > tick);
         let planned = plan(tick, &self.placement, &self.facts, &self.settings);
-        self.placement = planned.placement;
-        self.moves +=
-            planned.decisions.iter().filter(|decision| matches!(decision, Decision::Move { .. })).count() as u64;
+        if planned.placement == self.placement {
+            // The other one may have changed it.
+            (self.placement, self.version) = (record.placement.clone(), record.version);
+            return planned.decisions;
+        }
+        let is_written = fate != Written::LostUnknown && record.swap(self.version, &planned.placement);
+        (self.placement, self.version) = (record.placement.clone(), record.version);
+        if !is_written || fate != Written::Done {
+            return Vec::new();
+        }
+        let is_move = |decision: &&Decision| matches!(decision, Decision::Move { .. });
+        self.moves += planned.decisions.iter().filter(is_move).count() as u64;
         planned.decisions
     }
 

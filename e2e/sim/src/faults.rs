@@ -6,7 +6,7 @@ use millrace_e2e::rng::Rng;
 /// In thousandths, unless it says otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Of a node, in each tick in which it works.
+    /// Of a node, in each tick in which it works, and before each thing that it wants done.
     pub crash: u64,
     /// Likewise: it stands still for a while, long enough to be taken for dead now and then.
     pub pause: u64,
@@ -17,15 +17,29 @@ pub struct Faults {
     /// Of a question to the store: it fails, its end is not known.
     pub store_fails: u64,
     pub store_unknown: u64,
+    /// Of those, what is done long after nobody waits for it any more.
+    pub store_late: u64,
+    /// Of a checkpoint's file, some time after it was written: it is damaged, or gone.
+    pub file_damaged: u64,
     /// A list that lacks an object.
     pub list_lacks: u64,
     /// Of a message between control and a node.
     pub message_lost: u64,
     pub message_twice: u64,
+    /// At each look of the control, of a node: for a while it hears nothing, or is not heard.
+    pub deaf: u64,
+    pub mute: u64,
+    /// Likewise: the log cannot be read for a while.
+    pub log_outage: u64,
+    /// Likewise, of a node: its clock jumps.
+    pub clock_jumps: u64,
     /// At each look of the control: it forgets what it observed, a shard is drained, all get a new template.
     pub control_restarts: u64,
     pub drain: u64,
     pub rollout: u64,
+    /// Of a write of the record: its end is not known. And whether two control the fleet, of whom neither knows the other.
+    pub record_unknown: u64,
+    pub two_control: bool,
     /// The longest that anything takes, in ticks.
     pub delay_ticks: u64,
 }
@@ -46,12 +60,20 @@ impl Faults {
             append_twice: some(100),
             store_fails: some(50),
             store_unknown: some(100),
+            store_late: some(500),
+            file_damaged: some(20),
             list_lacks: some(300),
             message_lost: some(300),
             message_twice: some(300),
+            deaf: some(10),
+            mute: some(10),
+            log_outage: some(5),
+            clock_jumps: some(50),
             control_restarts: some(50),
             drain: some(60),
             rollout: some(30),
+            record_unknown: some(200),
+            two_control: some(1) > 0,
             delay_ticks: 1 + rng.below(30),
         }
     }

@@ -6,6 +6,7 @@ pub mod control;
 pub mod faults;
 pub mod ground;
 pub mod node;
+pub mod sim_log;
 pub mod world;
 
 use check::{SAME_AS_UNDISTURBED, Violation};

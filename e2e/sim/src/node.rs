@@ -26,6 +26,11 @@ pub struct Node<'g> {
     /// It stands still until then, and what comes in waits.
     pub paused_until: u64,
     pub draining: bool,
+    /// It hears nothing, and is not heard, until then.
+    pub deaf_until: u64,
+    pub mute_until: u64,
+    /// What people call the time, there.
+    pub clock_ahead_ms: i64,
 }
 
 /// What is appended at once.
@@ -55,6 +60,9 @@ impl<'g> Node<'g> {
             work: None,
             paused_until: 0,
             draining: false,
+            deaf_until: 0,
+            mute_until: 0,
+            clock_ahead_ms: 0,
         }
     }
 

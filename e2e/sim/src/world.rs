@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use millrace::{
@@ -14,7 +15,7 @@ use millrace::{
         station::{Command, Now},
         task::Task,
     },
-    log::{Log, memory::MemoryLog},
+    log::{Log, ReadError},
     store::{Answer, Op, Outcome, Store, StoreError, checkpoint::Restored, memory::MemoryStore},
 };
 use millrace_e2e::rng::Rng;
@@ -27,10 +28,11 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     check::{self, Checks, Violation, digest},
-    control::{Control, Heard},
+    control::{Control, Heard, Record, Written},
     faults::Faults,
     ground::{Coming, Ground, GroundError},
     node::{Frames, Node, Work, is_expected},
+    sim_log::SimLog,
 };
 
 /// How large a world is, and how long it lasts.
@@ -91,8 +93,17 @@ enum Event {
         life: u64,
         orders: BTreeMap<TaskId, Order>,
     },
-    Heard(Box<Heard>),
-    Control,
+    Heard {
+        control: usize,
+        heard: Box<Heard>,
+    },
+    Control {
+        control: usize,
+    },
+    /// A checkpoint's file is damaged, or gone.
+    Damage {
+        key: String,
+    },
 }
 
 /// What becomes of something that is asked of log or store.
@@ -104,6 +115,8 @@ enum Fate {
     DoneUnknown,
     /// Not done, and nobody is told.
     LostUnknown,
+    /// Nobody is told, and it is done much later.
+    LateUnknown,
     Twice,
     /// A list lacks its last object.
     Lacks,
@@ -132,11 +145,13 @@ pub struct World<'g> {
     tick: u64,
     order: u64,
     queue: BTreeMap<(u64, u64), Event>,
-    log: Arc<MemoryLog>,
+    log: Arc<SimLog>,
     store: MemoryStore,
     tape: VecDeque<Coming>,
     nodes: Vec<Node<'g>>,
-    control: Control,
+    /// Two of them, if neither knows of the other.
+    controls: Vec<Control>,
+    record: Record,
     checks: Checks<'g>,
     report: Report,
     trace: Xxh3,
@@ -152,13 +167,17 @@ impl<'g> World<'g> {
         let tape = ground.tape(&mut Rng::new(seed ^ 0x7a9e), size.ticks, size.events)?;
         let mut rng = Rng::new(seed);
         let drawn = Faults::draw(&mut rng);
-        let log = Arc::new(MemoryLog::default());
-        let maker = maker(ground, log.clone());
+        let log = Arc::new(SimLog::default());
+        // Those who check see the log as it is.
+        let maker = maker(ground, log.inner.clone());
         let tasks: BTreeSet<TaskId> = maker.tasks().into_iter().collect();
+        let faults = faults.unwrap_or(drawn);
+        let control = |_| Control::new(tasks.clone(), size.nodes as u64);
+        let controls: Vec<Control> = (0..1 + usize::from(faults.two_control)).map(control).collect();
         let mut world = Self {
             ground,
             rng,
-            faults: faults.unwrap_or(drawn),
+            faults,
             tick: 0,
             order: 0,
             queue: BTreeMap::new(),
@@ -166,8 +185,9 @@ impl<'g> World<'g> {
             store: MemoryStore::default(),
             tape: tape.into(),
             nodes: (0..size.nodes).map(Node::new).collect(),
-            control: Control::new(tasks, size.nodes as u64),
-            checks: Checks::new(maker, log),
+            controls,
+            record: Record::new(),
+            checks: Checks::new(maker, log.inner.clone()),
             report: Report::default(),
             trace: Xxh3::new(),
             tell: None,
@@ -176,7 +196,9 @@ impl<'g> World<'g> {
         for node in 0..world.nodes.len() {
             world.after(0, Event::Start { node });
         }
-        world.after(1, Event::Control);
+        for control in 0..world.controls.len() {
+            world.after(1 + 3 * control as u64, Event::Control { control });
+        }
         Ok(world)
     }
 
@@ -189,8 +211,9 @@ impl<'g> World<'g> {
     pub fn run(mut self) -> Result<Report, (Violation, Report)> {
         self.note(|world| format!("{:?}", world.faults));
         let ended = self.happen();
-        let World { mut report, checks, control, trace, tick, .. } = self;
-        (report.checkpoints, report.moves, report.ticks) = (checks.checkpoints, control.moves, tick);
+        let World { mut report, checks, controls, trace, tick, .. } = self;
+        (report.checkpoints, report.ticks) = (checks.checkpoints, tick);
+        report.moves = controls.iter().map(|control| control.moves).sum();
         report.trace_hash = trace.digest();
         match ended {
             Ok(digests) => Ok(Report { digests, ..report }),
@@ -205,6 +228,7 @@ impl<'g> World<'g> {
                 self.heal();
             }
             self.tick = tick;
+            self.log.now(tick);
             self.sources_grow();
             self.note(|world| world.describe(order, &event));
             self.one(event)?;
@@ -221,9 +245,10 @@ impl<'g> World<'g> {
 
     /// From here on nothing goes wrong any more.
     fn heal(&mut self) {
-        self.faults = Faults::none();
+        self.faults = Faults { two_control: self.faults.two_control, ..Faults::none() };
+        self.log.goes_on_at(0);
         for node in &mut self.nodes {
-            (node.paused_until, node.draining) = (0, false);
+            (node.paused_until, node.draining, node.deaf_until, node.mute_until) = (0, false, 0, 0);
         }
     }
 
@@ -231,7 +256,7 @@ impl<'g> World<'g> {
     fn is_well(&self) -> bool {
         let mut stations = self.nodes.iter().filter_map(|node| node.work.as_ref()).map(|work| &work.station);
         let all_is_told = stations.all(|station| station.is_quiet());
-        self.tape.is_empty() && self.control.is_steady() && all_is_told && self.lacking().is_none()
+        self.tape.is_empty() && self.controls.iter().all(Control::is_steady) && all_is_told && self.lacking().is_none()
     }
 
     fn lacking(&self) -> Option<String> {
@@ -246,7 +271,7 @@ impl<'g> World<'g> {
 
     fn what_lacks(&self) -> String {
         let lacking = self.lacking().unwrap_or_else(|| "no task lacks anything".to_owned());
-        let phases = self.control.placement.tasks.iter().map(|(task, a)| format!("{task} {:?}", a.phase()));
+        let phases = self.record.placement.tasks.iter().map(|(task, a)| format!("{task} {:?}", a.phase()));
         format!("{lacking}; {}", phases.collect::<Vec<_>>().join(", "))
     }
 
@@ -283,7 +308,7 @@ impl<'g> World<'g> {
         while self.tape.front().is_some_and(|coming| coming.tick <= self.tick) {
             if let Some(Coming { partition, bytes, .. }) = self.tape.pop_front() {
                 // A log in memory takes every record of this size.
-                let _ = self.log.append(&[(partition, bytes)]);
+                let _ = self.log.inner.append(&[(partition, bytes)]);
             }
         }
     }
@@ -291,16 +316,21 @@ impl<'g> World<'g> {
     fn one(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Start { node } => {
+                self.nodes[node].template.clone_from(&self.controls[0].settings.template);
                 self.nodes[node].start(self.ground, self.log.clone());
                 self.after(1, Event::Wake { node });
                 Ok(())
             }
-            Event::Control => {
-                self.control();
+            Event::Control { control } => {
+                self.control(control);
                 Ok(())
             }
-            Event::Heard(heard) => {
-                self.control.hear(self.tick, *heard);
+            Event::Heard { control, heard } => {
+                self.controls[control].hear(self.tick, *heard);
+                Ok(())
+            }
+            Event::Damage { key } => {
+                self.damage(&key);
                 Ok(())
             }
             Event::Append { node, life, ticket, appends, fate } => {
@@ -327,7 +357,7 @@ impl<'g> World<'g> {
 
     /// Something comes to a node that lives.
     fn hears(&mut self, node: usize, event: Event) -> Result<(), Violation> {
-        let now = self.now();
+        let now = self.now(node);
         let Some(Work { station, claimant, is_appending, .. }) = &mut self.nodes[node].work else { return Ok(()) };
         let result = match event {
             Event::Appended { ok: false, .. } => {
@@ -346,13 +376,18 @@ impl<'g> World<'g> {
         self.dispatch(node)
     }
 
-    fn now(&self) -> Now {
-        Now { since_start: std::time::Duration::from_millis(self.tick), unix_ms: self.tick as i64 }
+    fn now(&self, node: usize) -> Now {
+        let unix_ms = self.tick as i64 + self.nodes[node].clock_ahead_ms;
+        Now { since_start: Duration::from_millis(self.tick), unix_ms }
     }
 
-    /// What a store or another owner did to us is no violation; anything else is.
-    fn allowed(&self, node: usize, result: Result<(), HostError>) -> Result<(), Violation> {
+    /// What a store or another owner did to us is no violation; anything else is. A log that cannot be read ends a worker.
+    fn allowed(&mut self, node: usize, result: Result<(), HostError>) -> Result<(), Violation> {
         match result {
+            Err(HostError::Read(ReadError::Disk { .. })) => {
+                self.crash(node);
+                Ok(())
+            }
             Err(error) if !is_expected(&error) => {
                 let what = format!("{}: {error}", self.nodes[node].member);
                 Err(Violation { check: check::NOTHING_STOPS, what })
@@ -376,7 +411,7 @@ impl<'g> World<'g> {
         if self.rng.per_mille(self.faults.pause) {
             self.nodes[node].paused_until = self.tick + self.rng.below(300);
         }
-        let now = self.now();
+        let now = self.now(node);
         for at in 0..seats {
             let budget = 1 + self.rng.below(20) as usize;
             let Some(work) = &mut self.nodes[node].work else { return Ok(()) };
@@ -401,6 +436,11 @@ impl<'g> World<'g> {
             let life = self.nodes[node].life;
             let Some(work) = &mut self.nodes[node].work else { return Ok(()) };
             let Some(command) = work.station.command() else { break };
+            if self.rng.per_mille(self.faults.crash) {
+                self.crash(node);
+                return Ok(());
+            }
+            let Some(work) = &mut self.nodes[node].work else { return Ok(()) };
             match command {
                 Command::Append { ticket, appends } => work.outbound.push_back((ticket, appends)),
                 Command::Ask { id, op } => {
@@ -446,7 +486,11 @@ impl<'g> World<'g> {
         let Faults { append_fails, append_unknown, append_twice, .. } = self.faults;
         match () {
             () if self.rng.per_mille(append_fails) => Fate::Failed,
-            () if self.rng.per_mille(append_unknown) => self.unknown(),
+            () if self.rng.per_mille(append_unknown) => match self.unknown() {
+                // Whoever appends waits for the end, or ends: nothing of it comes later.
+                Fate::LateUnknown => Fate::LostUnknown,
+                fate => fate,
+            },
             () if self.rng.per_mille(append_twice) => Fate::Twice,
             () => Fate::Done,
         }
@@ -463,7 +507,11 @@ impl<'g> World<'g> {
     }
 
     fn unknown(&mut self) -> Fate {
-        if self.rng.per_mille(500) { Fate::DoneUnknown } else { Fate::LostUnknown }
+        match () {
+            () if self.rng.per_mille(self.faults.store_late) => Fate::LateUnknown,
+            () if self.rng.per_mille(500) => Fate::DoneUnknown,
+            () => Fate::LostUnknown,
+        }
     }
 
     fn append(&mut self, node: usize, life: u64, ticket: u64, appends: Frames, fate: Fate) {
@@ -474,7 +522,7 @@ impl<'g> World<'g> {
         };
         for _ in 0..times {
             // A log in memory takes every record of this size.
-            let _ = self.log.append(&appends);
+            let _ = self.log.inner.append(&appends);
         }
         let delay = self.delay();
         let ok = matches!(fate, Fate::Done | Fate::Twice);
@@ -485,7 +533,7 @@ impl<'g> World<'g> {
         let key = op.key().to_owned();
         let error = || StoreError::new(&key, "the simulated store does not feel well");
         let is_write = matches!(op, Op::Put { .. } | Op::Swap { .. });
-        let is_swap = matches!(op, Op::Swap { .. });
+        let (is_swap, is_file) = (matches!(op, Op::Swap { .. }), matches!(op, Op::Put { .. }));
         let answer = match fate {
             Fate::Failed => match op {
                 Op::Get { .. } => Answer::Got(Err(error())),
@@ -494,8 +542,18 @@ impl<'g> World<'g> {
                 Op::Delete { .. } => Answer::Deleted(Err(error())),
             },
             Fate::LostUnknown => Answer::Wrote(Outcome::Unknown(error())),
+            Fate::LateUnknown => {
+                let much_later = self.rng.below(200);
+                self.after(much_later, Event::Ask { node, life: 0, id: 0, op, fate: Fate::Done });
+                Answer::Wrote(Outcome::Unknown(error()))
+            }
             _ => self.store.answer(op),
         };
+        if is_file && matches!(answer, Answer::Wrote(Outcome::Done(_))) && self.rng.per_mille(self.faults.file_damaged)
+        {
+            let later = 50 + self.rng.below(300);
+            self.after(later, Event::Damage { key: key.clone() });
+        }
         if is_swap && matches!(answer, Answer::Wrote(Outcome::Done(_))) {
             self.manifest_written(&key)?;
         }
@@ -510,6 +568,23 @@ impl<'g> World<'g> {
         let delay = self.delay();
         self.after(delay, Event::Answered { node, life, id, answer });
         Ok(())
+    }
+
+    /// Bits rot, and files get lost; but not all that there is of a task.
+    fn damage(&mut self, key: &str) {
+        let Some(Named::File { task, .. }) = keys::parse(key) else { return };
+        if !self.checks.may_damage(&task, key, &self.store) {
+            return;
+        }
+        let gone = self.rng.per_mille(300);
+        let mut objects = self.store.objects();
+        let Some(bytes) = objects.get_mut(key).filter(|bytes| !bytes.is_empty()) else { return };
+        if gone {
+            objects.remove(key);
+        } else {
+            let at = self.rng.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.rng.below(8);
+        }
     }
 
     fn manifest_written(&mut self, key: &str) -> Result<(), Violation> {
@@ -539,33 +614,63 @@ impl<'g> World<'g> {
     }
 
     /// Control looks at what it has heard, and tells; members say how they are.
-    fn control(&mut self) {
+    fn control(&mut self, control: usize) {
         if self.rng.per_mille(self.faults.control_restarts) {
-            self.control.restart();
+            self.controls[control].restart();
         }
-        if self.rng.per_mille(self.faults.drain) {
-            let node = self.rng.below(self.nodes.len() as u64) as usize;
-            self.nodes[node].draining = !self.nodes[node].draining;
+        if self.rng.per_mille(self.faults.log_outage) {
+            let until = self.tick + self.rng.below(100);
+            self.log.goes_on_at(until);
         }
+        if self.rng.per_mille(self.faults.rollout) {
+            let template = format!("t{}", self.rng.below(3));
+            self.controls.iter_mut().for_each(|control| control.settings.template.clone_from(&template));
+        }
+        (0..self.nodes.len()).for_each(|node| self.afflict(node));
         for node in 0..self.nodes.len() {
             if let Some(heard) = self.heard_of(node) {
-                self.message(Event::Heard(Box::new(heard)));
+                self.message(Event::Heard { control, heard: Box::new(heard) });
             }
         }
-        for decision in self.control.plan(self.tick) {
-            self.note(|_| format!("control: {decision}"));
+        let fate = match () {
+            () if !self.rng.per_mille(self.faults.record_unknown) => Written::Done,
+            () if self.rng.per_mille(500) => Written::DoneUnknown,
+            () => Written::LostUnknown,
+        };
+        let Self { controls, record, tick, .. } = self;
+        for decision in controls[control].plan(*tick, record, fate) {
+            self.note(|_| format!("control {control}: {decision}"));
         }
         for node in 0..self.nodes.len() {
-            let Node { member, life, .. } = &self.nodes[node];
-            let (orders, life) = (self.control.placement.orders(member), *life);
-            self.message(Event::Orders { node, life, orders });
+            let Node { member, life, deaf_until, .. } = &self.nodes[node];
+            if *deaf_until <= self.tick {
+                let (orders, life) = (self.controls[control].placement.orders(member), *life);
+                self.message(Event::Orders { node, life, orders });
+            }
         }
-        self.after(CONTROL_EVERY, Event::Control);
+        self.after(CONTROL_EVERY, Event::Control { control });
+    }
+
+    /// What happens to a node from outside.
+    fn afflict(&mut self, node: usize) {
+        let Faults { drain, deaf, mute, clock_jumps, .. } = self.faults;
+        if self.rng.per_mille(drain / self.nodes.len() as u64) {
+            self.nodes[node].draining = !self.nodes[node].draining;
+        }
+        if self.rng.per_mille(deaf) {
+            self.nodes[node].deaf_until = self.tick + self.rng.below(400);
+        }
+        if self.rng.per_mille(mute) {
+            self.nodes[node].mute_until = self.tick + self.rng.below(400);
+        }
+        if self.rng.per_mille(clock_jumps) {
+            self.nodes[node].clock_ahead_ms = self.rng.below(2_000) as i64 - 1_000;
+        }
     }
 
     fn heard_of(&self, node: usize) -> Option<Heard> {
-        let Node { member, zone, template, draining, work, paused_until, .. } = &self.nodes[node];
-        let work = work.as_ref().filter(|_| *paused_until <= self.tick)?;
+        let Node { member, zone, template, draining, work, paused_until, mute_until, .. } = &self.nodes[node];
+        let work = work.as_ref().filter(|_| *paused_until.max(mute_until) <= self.tick)?;
         Some(Heard {
             member: member.clone(),
             zone: zone.clone(),
@@ -629,8 +734,9 @@ impl<'g> World<'g> {
                 let orders: Vec<String> = orders.iter().map(|(task, order)| format!("{task} {order:?}")).collect();
                 format!("{} is told: {}", name(node), orders.join(", "))
             }
-            Event::Heard(heard) => format!("control hears of {}", heard.member),
-            Event::Control => "control looks".to_owned(),
+            Event::Heard { control, heard } => format!("control {control} hears of {}", heard.member),
+            Event::Control { control } => format!("control {control} looks"),
+            Event::Damage { key } => format!("{key} is damaged, or gone"),
         };
         format!("#{order} {what}")
     }
