@@ -4,7 +4,7 @@
 use millrace_e2e::rng::Rng;
 
 /// In thousandths, unless it says otherwise.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Of a node, in each tick in which it works, and before each thing that it wants done.
     pub crash: u64,
@@ -39,7 +39,7 @@ pub struct Faults {
     pub rollout: u64,
     /// Of a write of the record: its end is not known. And whether two control the fleet, of whom neither knows the other.
     pub record_unknown: u64,
-    pub two_control: bool,
+    pub two_control: u64,
     /// The longest that anything takes, in ticks.
     pub delay_ticks: u64,
 }
@@ -47,6 +47,34 @@ pub struct Faults {
 impl Faults {
     pub fn none() -> Self {
         Self { delay_ticks: 2, ..Self::default() }
+    }
+
+    /// All of them, by name.
+    pub fn fields(&mut self) -> [(&'static str, &mut u64); 22] {
+        [
+            ("crash", &mut self.crash),
+            ("pause", &mut self.pause),
+            ("append_fails", &mut self.append_fails),
+            ("append_unknown", &mut self.append_unknown),
+            ("append_twice", &mut self.append_twice),
+            ("store_fails", &mut self.store_fails),
+            ("store_unknown", &mut self.store_unknown),
+            ("store_late", &mut self.store_late),
+            ("file_damaged", &mut self.file_damaged),
+            ("list_lacks", &mut self.list_lacks),
+            ("message_lost", &mut self.message_lost),
+            ("message_twice", &mut self.message_twice),
+            ("deaf", &mut self.deaf),
+            ("mute", &mut self.mute),
+            ("log_outage", &mut self.log_outage),
+            ("clock_jumps", &mut self.clock_jumps),
+            ("control_restarts", &mut self.control_restarts),
+            ("drain", &mut self.drain),
+            ("rollout", &mut self.rollout),
+            ("record_unknown", &mut self.record_unknown),
+            ("two_control", &mut self.two_control),
+            ("delay_ticks", &mut self.delay_ticks),
+        ]
     }
 
     /// Each kind is there in about half of the worlds.
@@ -73,7 +101,7 @@ impl Faults {
             drain: some(60),
             rollout: some(30),
             record_unknown: some(200),
-            two_control: some(1) > 0,
+            two_control: some(1),
             delay_ticks: 1 + rng.below(30),
         }
     }

@@ -6,21 +6,22 @@ pub mod control;
 pub mod faults;
 pub mod ground;
 pub mod node;
+pub mod scenario;
 pub mod sim_log;
 pub mod world;
 
 use check::{SAME_AS_UNDISTURBED, Violation};
-use faults::Faults;
 use ground::{Ground, GroundError};
-use world::{Report, Size, World};
+use scenario::Scenario;
+use world::{Report, World};
 
 /// A world's end.
 pub type Ended = Result<Report, (Violation, Report)>;
 
-/// Runs a world with its faults, and once more without any: both have to come to the same results.
-pub fn simulate(ground: &Ground, seed: u64, tell: Option<fn(&str)>) -> Result<Ended, GroundError> {
-    let size = Size::default();
-    let mut world = World::new(ground, seed, size.clone(), None)?;
+/// Runs a world with its faults, and once more without any: both have to come to the same results. `tell` hears of
+/// everything that happens in the first one.
+pub fn simulate(ground: &Ground, scenario: &Scenario, tell: Option<fn(&str)>) -> Result<Ended, GroundError> {
+    let mut world = World::new(ground, scenario)?;
     if let Some(tell) = tell {
         world.tell(tell);
     }
@@ -28,7 +29,7 @@ pub fn simulate(ground: &Ground, seed: u64, tell: Option<fn(&str)>) -> Result<En
         Ok(report) => report,
         Err(ended) => return Ok(Err(ended)),
     };
-    let undisturbed = World::new(ground, seed, Size { nodes: 1, ..size }, Some(Faults::none()))?.run();
+    let undisturbed = World::new(ground, &scenario.undisturbed())?.run();
     let other = match undisturbed {
         Ok(undisturbed) => {
             undisturbed.digests.into_iter().find(|(task, digest)| report.digests.get(task) != Some(digest))
@@ -42,4 +43,11 @@ pub fn simulate(ground: &Ground, seed: u64, tell: Option<fn(&str)>) -> Result<En
             Err((Violation { check: SAME_AS_UNDISTURBED, what }, report))
         }
     })
+}
+
+/// The smallest scenario found that fails the same check.
+pub fn minimize(ground: &Ground, scenario: &Scenario, check: &str) -> Scenario {
+    scenario.minimized(
+        |smaller| matches!(simulate(ground, smaller, None), Ok(Err((violation, _))) if violation.check == check),
+    )
 }

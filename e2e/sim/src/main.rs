@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Parser;
-use millrace_sim::{Ended, ground::Ground, simulate};
+use millrace_sim::{Ended, ground::Ground, minimize, scenario::Scenario, simulate};
 
 /// Runs a whole fleet in one thread, with crashes and lies, and checks what must never happen.
 #[derive(Parser)]
@@ -60,8 +60,9 @@ fn main() -> ExitCode {
                         return;
                     }
                     let tell: Option<fn(&str)> = if cli.trace { Some(|line| println!("{line}")) } else { None };
-                    match simulate(&ground, seed, tell) {
-                        Ok(ended) => sums.add(seed, &ended),
+                    let scenario = Scenario::drawn(seed);
+                    match simulate(&ground, &scenario, tell) {
+                        Ok(ended) => sums.add(&ground, &scenario, &ended),
                         Err(error) => {
                             sums.violations.fetch_add(1, Ordering::Relaxed);
                             eprintln!("error: {error}");
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 impl Sums {
-    fn add(&self, seed: u64, ended: &Ended) {
+    fn add(&self, ground: &Ground, scenario: &Scenario, ended: &Ended) {
         let (Ok(report) | Err((_, report))) = ended;
         self.worlds.fetch_add(1, Ordering::Relaxed);
         self.task_crashes.fetch_add(report.task_crashes, Ordering::Relaxed);
@@ -84,8 +85,10 @@ impl Sums {
         self.ticks.fetch_add(report.ticks, Ordering::Relaxed);
         if let Err((violation, report)) = ended {
             self.violations.fetch_add(1, Ordering::Relaxed);
+            let (seed, least) = (scenario.seed, minimize(ground, scenario, violation.check));
             println!("seed {seed}, tick {}: {}: {}", report.ticks, violation.check, violation.what);
             println!("  again, with all that happens: make sim SEED={seed} TRACE=1");
+            println!("  the smallest like it, to be kept in e2e/sim/scenarios:\n{}", least.to_text());
         }
     }
 

@@ -32,24 +32,9 @@ use crate::{
     faults::Faults,
     ground::{Coming, Ground, GroundError},
     node::{Frames, Node, Work, is_expected},
+    scenario::Scenario,
     sim_log::SimLog,
 };
-
-/// How large a world is, and how long it lasts.
-#[derive(Clone, Debug)]
-pub struct Size {
-    pub nodes: usize,
-    pub events: u64,
-    /// Ticks with faults, and then at most so many until all is well.
-    pub ticks: u64,
-    pub heals_within: u64,
-}
-
-impl Default for Size {
-    fn default() -> Self {
-        Self { nodes: 3, events: 300, ticks: 1_500, heals_within: 3_000 }
-    }
-}
 
 /// What happens next.
 enum Event {
@@ -141,7 +126,8 @@ pub struct World<'g> {
     ground: &'g Ground,
     rng: Rng,
     faults: Faults,
-    size: Size,
+    ticks: u64,
+    heals_within: u64,
     tick: u64,
     order: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -162,36 +148,35 @@ pub struct World<'g> {
 const CONTROL_EVERY: u64 = 10;
 
 impl<'g> World<'g> {
-    pub fn new(ground: &'g Ground, seed: u64, size: Size, faults: Option<Faults>) -> Result<Self, GroundError> {
+    pub fn new(ground: &'g Ground, scenario: &Scenario) -> Result<Self, GroundError> {
+        let Scenario { seed, nodes, events, ticks, heals_within, faults } = scenario.clone();
         // What people do does not depend on what goes wrong.
-        let tape = ground.tape(&mut Rng::new(seed ^ 0x7a9e), size.ticks, size.events)?;
-        let mut rng = Rng::new(seed);
-        let drawn = Faults::draw(&mut rng);
+        let tape = ground.tape(&mut Rng::new(seed ^ 0x7a9e), ticks, events)?;
         let log = Arc::new(SimLog::default());
         // Those who check see the log as it is.
         let maker = maker(ground, log.inner.clone());
         let tasks: BTreeSet<TaskId> = maker.tasks().into_iter().collect();
-        let faults = faults.unwrap_or(drawn);
-        let control = |_| Control::new(tasks.clone(), size.nodes as u64);
-        let controls: Vec<Control> = (0..1 + usize::from(faults.two_control)).map(control).collect();
+        let control = |_| Control::new(tasks.clone(), nodes);
+        let controls: Vec<Control> = (0..1 + faults.two_control).map(control).collect();
         let mut world = Self {
             ground,
-            rng,
+            rng: Rng::new(seed),
             faults,
+            ticks,
+            heals_within,
             tick: 0,
             order: 0,
             queue: BTreeMap::new(),
             log: log.clone(),
             store: MemoryStore::default(),
             tape: tape.into(),
-            nodes: (0..size.nodes).map(Node::new).collect(),
+            nodes: (0..nodes as usize).map(Node::new).collect(),
             controls,
             record: Record::new(),
             checks: Checks::new(maker, log.inner.clone()),
             report: Report::default(),
             trace: Xxh3::new(),
             tell: None,
-            size,
         };
         for node in 0..world.nodes.len() {
             world.after(0, Event::Start { node });
@@ -222,9 +207,9 @@ impl<'g> World<'g> {
     }
 
     fn happen(&mut self) -> Result<BTreeMap<TaskId, u128>, Violation> {
-        let deadline = self.size.ticks + self.size.heals_within;
+        let deadline = self.ticks + self.heals_within;
         while let Some(((tick, order), event)) = self.queue.pop_first() {
-            if self.tick <= self.size.ticks && tick > self.size.ticks {
+            if self.tick <= self.ticks && tick > self.ticks {
                 self.heal();
             }
             self.tick = tick;
@@ -232,11 +217,11 @@ impl<'g> World<'g> {
             self.sources_grow();
             self.note(|world| world.describe(order, &event));
             self.one(event)?;
-            if tick > self.size.ticks && order % 64 == 0 && self.is_well() {
+            if tick > self.ticks && order % 64 == 0 && self.is_well() {
                 return self.at_the_end();
             }
             if tick > deadline {
-                let what = format!("not after {} ticks without faults: {}", self.size.heals_within, self.what_lacks());
+                let what = format!("not after {} ticks without faults: {}", self.heals_within, self.what_lacks());
                 return Err(Violation { check: check::IT_HEALS, what });
             }
         }
