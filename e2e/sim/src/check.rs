@@ -159,7 +159,8 @@ impl<'g> Checks<'g> {
             let mut outbox = Outbox::new(1, &kinds);
             let all: Vec<usize> = (0..kinds.len()).collect();
             let handle = outbox.register(made.origin.unwrap_or_default(), 1, made.from, &all);
-            self.references.insert(task.clone(), Reference { task: made.task, outbox, handle, digests: BTreeMap::new() });
+            self.references
+                .insert(task.clone(), Reference { task: made.task, outbox, handle, digests: BTreeMap::new() });
         }
         let Some(Reference { task: fold, outbox, handle, digests }) = self.references.get_mut(task) else {
             return Err(stopped("it is gone".to_owned()));
