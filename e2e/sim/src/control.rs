@@ -25,11 +25,13 @@ pub struct Record {
     pub version: u64,
 }
 
-impl Record {
-    pub fn new() -> Self {
+impl Default for Record {
+    fn default() -> Self {
         Self { placement: Placement::new(PIPELINE), version: 0 }
     }
+}
 
+impl Record {
     /// Replaces what was read as `version`; false: somebody else was faster.
     fn swap(&mut self, version: u64, placement: &Placement) -> bool {
         let is_same = self.version == version;

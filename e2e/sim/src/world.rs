@@ -172,7 +172,7 @@ impl<'g> World<'g> {
             tape: tape.into(),
             nodes: (0..nodes as usize).map(Node::new).collect(),
             controls,
-            record: Record::new(),
+            record: Record::default(),
             checks: Checks::new(maker, log.inner.clone()),
             report: Report::default(),
             trace: Xxh3::new(),

@@ -21,7 +21,7 @@ use crate::{
     store::{checkpoint::Claimant, memory::MemoryStore},
 };
 
-const PIPELINE: &str = r#"
+pub const PIPELINE: &str = r#"
 apiVersion: millrace.dev/v1alpha1
 kind: PersonalizationPipeline
 metadata: {name: t}
@@ -51,17 +51,17 @@ spec:
 "#;
 
 /// A pipeline's world: a folder for its files, a log and a store in memory.
-struct World {
+pub struct World {
     folder: tempfile::TempDir,
-    pipeline: Pipeline,
-    log: Arc<dyn Log>,
-    store: Arc<MemoryStore>,
+    pub pipeline: Pipeline,
+    pub log: Arc<dyn Log>,
+    pub store: Arc<MemoryStore>,
     registry: Registry,
 }
 
 /// What was left when everything had ended.
 #[derive(Debug, PartialEq)]
-struct Left {
+pub struct Left {
     profiles: Vec<u128>,
     models: Vec<u128>,
     accepted: u64,
@@ -69,7 +69,7 @@ struct Left {
 }
 
 impl World {
-    fn new(yaml: &str) -> Self {
+    pub fn new(yaml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pipeline.yaml");
         fs::write(&file, yaml).unwrap();
@@ -79,7 +79,7 @@ impl World {
         Self { folder, pipeline, log, store, registry: Registry::default() }
     }
 
-    fn post(&self, records: &[String], received: Time) {
+    pub fn post(&self, records: &[String], received: Time) {
         self.post_to("shop", records, received);
     }
 
@@ -94,7 +94,7 @@ impl World {
         thread.join().unwrap();
     }
 
-    fn partitions(&mut self) -> Vec<Vec<Partition>> {
+    pub fn partitions(&mut self) -> Vec<Vec<Partition>> {
         let sources = self.pipeline.spec().sources.iter().zip(&self.pipeline.locations);
         sources.map(|(s, at)| self.registry.resolve(&s.name, at).unwrap()).collect()
     }
@@ -118,7 +118,7 @@ impl World {
         host.stop().unwrap();
     }
 
-    fn run(&mut self, seed: u64) -> Left {
+    pub fn run(&mut self, seed: u64) -> Left {
         let host = self.start(seed, None);
         wait(&host, Host::is_done);
         let mut left = Left { profiles: Vec::new(), models: Vec::new(), accepted: 0, duplicate: 0 };
@@ -146,7 +146,7 @@ fn wait(host: &Host, until: impl Fn(&Host) -> bool) {
 }
 
 /// Records of 30 users who agreed, one of each ten times twice; times ascend.
-fn records() -> Vec<String> {
+pub fn records() -> Vec<String> {
     let mut records: Vec<String> =
         (0..30).map(|u| format!(r#"{{"type":"consent","user":"u{u}","id":"c{u}","ts":{u},"ok":true}}"#)).collect();
     for n in 0..900 {
@@ -162,7 +162,7 @@ fn records() -> Vec<String> {
     records
 }
 
-const RECEIVED: Time = Time(900_000_000);
+pub const RECEIVED: Time = Time(900_000_000);
 
 #[test]
 fn what_is_posted_ends_as_what_a_file_holds() {

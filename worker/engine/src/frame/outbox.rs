@@ -251,6 +251,45 @@ mod tests {
         assert!(!outbox.is_full());
     }
 
+    fn record(out: &mut Vec<u8>, offset: u64) {
+        out.put_u32(12);
+        put_seq(out, Seq { offset, index: 0 });
+    }
+
+    /// Offsets of the records in a frame of one section, and what that covers.
+    fn told(bytes: &[u8]) -> (u64, Seq, Seq, Vec<u64>) {
+        let section = Frame::read(bytes, Kind::Events).unwrap().sections().next().unwrap().unwrap();
+        let records = section.records().map(|record| record.unwrap().seq.offset).collect();
+        (section.head.epoch, section.head.from, section.head.to, records)
+    }
+
+    #[test]
+    fn what_is_held_back_goes_on_elsewhere_without_what_others_have_told() {
+        let mut held = Outbox::new(1, &[Kind::Events]);
+        let origin = Origin::of_profile(0);
+        let handle = held.register(origin, 0, Seq::end_of(3), &[0]);
+        for offset in 4..=9 {
+            held.record(&handle, 0, |out| record(out, offset));
+            held.advance(&handle, Seq::end_of(offset), Progress::default());
+        }
+        held.forget(&handle, Seq::end_of(6)).unwrap();
+        let mut outbox = Outbox::new(1, &[Kind::DeadLetters, Kind::Events]);
+        let other = outbox.register(Origin::of_profile(1), 1, Seq::START, &[1]);
+        let handle = outbox.adopt(&mut held, &handle, 5, &[1]);
+        assert_eq!((held.waiting_bytes(0), outbox.waiting_bytes(1)), (0, 3 * 16));
+        outbox.unregister(&other);
+        assert_eq!(told(&outbox.cut(1).unwrap()), (5, Seq::end_of(6), Seq::end_of(9), vec![7, 8, 9]));
+        outbox.record(&handle, 0, |out| record(out, 10));
+        outbox.advance(&handle, Seq::end_of(10), Progress::default());
+        assert_eq!(told(&outbox.cut(1).unwrap()), (5, Seq::end_of(9), Seq::end_of(10), vec![10]));
+        outbox.record(&handle, 0, |out| record(out, 11));
+        outbox.unregister(&handle);
+        assert!(outbox.cut(1).is_none() && !outbox.has_news() && outbox.waiting_bytes(1) == 0, "it has left");
+        let next = outbox.register(origin, 6, Seq::end_of(10), &[1]);
+        outbox.advance(&next, Seq::end_of(11), Progress::default());
+        assert_eq!(told(&outbox.cut(1).unwrap()), (6, Seq::end_of(10), Seq::end_of(11), vec![]), "it is back");
+    }
+
     #[test]
     fn every_output_is_covered_and_quiet_ones_stay_quiet() {
         let mut outbox = Outbox::new(1, &[Kind::Events, Kind::Events]);

@@ -6,6 +6,8 @@
 mod arrive;
 mod save;
 mod seat;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
