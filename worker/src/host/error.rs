@@ -1,6 +1,8 @@
 //! Why a host stops, in words for the person who has to do something about it.
 
-use millrace_engine::{checkpoint::CheckpointError, model::ModelError, order::OrderError, plan::PlanError};
+use millrace_engine::{
+    checkpoint::CheckpointError, codec::Corrupt, model::ModelError, order::OrderError, plan::PlanError,
+};
 
 use crate::{log, source, store};
 
@@ -27,6 +29,8 @@ pub enum HostError {
          an empty data folder"
     )]
     ForeignLog { partition: log::LogPartition, why: String },
+    #[error("effects of {task} that were held back are damaged: {cause}; this is a bug")]
+    HeldBack { task: String, cause: Corrupt },
     #[error("there is no task {task} in this pipeline: was a model or a source taken out of it?")]
     NoTask { task: String },
     #[error("thread `{0}` ended unexpectedly; this is a bug")]

@@ -56,7 +56,8 @@ pub struct Shadow {
 
 impl Station {
     /// Makes the orders come true: they are all that this station is to have, and whatever is not among them is dropped
-    /// without another word to the store. Told again, it goes on with what it is doing.
+    /// without another word to the store. Told again, it goes on with what it is doing. An error is that of the first task
+    /// that failed; the others are seen to all the same.
     pub fn obey(&mut self, orders: &BTreeMap<TaskId, Order>, claimant: &Claimant, now: Now) -> Result<(), HostError> {
         self.now = now;
         self.arrivals.retain(|arrival| orders.get(&arrival.task) == Some(&arrival.order));
@@ -71,15 +72,16 @@ impl Station {
                 self.unseat(at);
             }
         }
+        let mut first = Ok(());
         for (task, order) in orders {
             if !self.ended.contains_key(task)
                 && let Err(error) = self.obey_one(task, *order, claimant, now)
             {
                 self.ends(task, *order, &error);
-                return Err(error);
+                first = first.and(Err(error));
             }
         }
-        Ok(())
+        first
     }
 
     fn obey_one(&mut self, task: &TaskId, order: Order, claimant: &Claimant, now: Now) -> Result<(), HostError> {
@@ -359,11 +361,7 @@ impl Station {
 impl Shadow {
     /// Records below this log offset have had their effects made durable by others.
     fn forget(&mut self, task: &TaskId, log_offset: u64) -> Result<(), HostError> {
-        let failed = |cause| HostError::Apply {
-            partition: LogPartition::new(task.to_string(), 0),
-            offset: log_offset,
-            cause: format!("effects that were held back: {cause}"),
-        };
+        let failed = |cause| HostError::HeldBack { task: task.to_string(), cause };
         self.outbox.forget(&self.handle, Seq::end_of(log_offset.saturating_sub(1))).map_err(failed)
     }
 }
