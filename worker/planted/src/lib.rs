@@ -124,9 +124,9 @@ mod state {
         false
     }
 
-    /// Runs it without any bug.
+    /// Runs what a simulation is compared with.
     #[inline(always)]
-    pub fn without<T>(run: impl FnOnce() -> T) -> T {
+    pub fn reference<T>(run: impl FnOnce() -> T) -> T {
         run()
     }
 }
@@ -137,26 +137,38 @@ mod state {
 
     use super::Bug;
 
+    /// A bug, and where it is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Planted {
+        pub bug: Bug,
+        /// Also in what a simulation is compared with, as a bug of the engine would be.
+        pub everywhere: bool,
+    }
+
     thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
     }
 
     /// Is this bug there, on this thread?
     pub fn is(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
+        PLANTED.get().is_some_and(|planted| planted.bug == bug)
     }
 
-    /// Runs it with this bug, and no other.
-    pub fn with<T>(bug: Option<Bug>, run: impl FnOnce() -> T) -> T {
-        let before = PLANTED.replace(bug);
+    fn with_only<T>(planted: Option<Planted>, run: impl FnOnce() -> T) -> T {
+        let before = PLANTED.replace(planted);
         let result = run();
         PLANTED.set(before);
         result
     }
 
-    /// Runs it without any bug.
-    pub fn without<T>(run: impl FnOnce() -> T) -> T {
-        with(None, run)
+    /// Runs it with this bug, and no other.
+    pub fn with<T>(planted: Planted, run: impl FnOnce() -> T) -> T {
+        with_only(Some(planted), run)
+    }
+
+    /// Runs what a simulation is compared with: without the bug, unless that is everywhere.
+    pub fn reference<T>(run: impl FnOnce() -> T) -> T {
+        with_only(PLANTED.get().filter(|planted| planted.everywhere), run)
     }
 }
 

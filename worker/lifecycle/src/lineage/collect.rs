@@ -81,10 +81,9 @@ impl Collect {
 
 /// Files that a manifest does not name, oldest first.
 fn garbage(manifest: &Manifest, listed: &[Listed]) -> VecDeque<String> {
-    let spared = if planted::is(planted::Bug::NamedIsGarbage) { 1 } else { usize::MAX };
-    let newest =
-        Manifest { checkpoints: manifest.checkpoints.iter().take(spared).cloned().collect(), ..manifest.clone() };
-    let named: Vec<&str> = newest.files().into_iter().map(|f| f.key.as_str()).collect();
+    let newest = |key: &str| manifest.checkpoints.first().is_some_and(|c| c.files.iter().any(|f| f.key == key));
+    let is_spared = |key: &&str| !planted::is(planted::Bug::NamedIsGarbage) || newest(key);
+    let named: Vec<&str> = manifest.files().into_iter().map(|f| f.key.as_str()).filter(is_spared).collect();
     let unnamed = |key: &str| match keys::parse(key) {
         Some(Named::File { epoch, number, .. }) if epoch <= manifest.epoch && named.binary_search(&key).is_err() => {
             Some((epoch, number, key.to_owned()))
