@@ -18,6 +18,7 @@ use millrace::{
     store::{Answer, Op, Outcome, Store, StoreError, checkpoint::Restored, memory::MemoryStore},
 };
 use millrace_e2e::rng::Rng;
+use millrace_engine::event::Pseudonym;
 use millrace_lifecycle::{
     keys::{self, Named, TaskId},
     manifest::Manifest,
@@ -28,9 +29,11 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     check::{self, Checks, Violation, digest},
     control::{Control, Heard},
+    extras::{Extras, erase},
     faults::Faults,
-    ground::{Coming, Ground, GroundError},
+    ground::{Coming, Ground, GroundError, night_ms},
     node::{Frames, Node, Work, is_expected},
+    raw::{self, Lines},
 };
 
 /// How large a world is, and how long it lasts.
@@ -117,6 +120,8 @@ pub struct Report {
     pub task_crashes: u64,
     pub moves: u64,
     pub checkpoints: u64,
+    /// That were durable.
+    pub erasures: u64,
     pub ticks: u64,
     /// Same seed, same hash.
     pub trace_hash: u64,
@@ -128,6 +133,12 @@ pub struct World<'g> {
     ground: &'g Ground,
     rng: Rng,
     faults: Faults,
+    extras: Extras,
+    night_ms: u64,
+    /// Of those who did something.
+    users: Vec<Pseudonym>,
+    /// What was sent.
+    lines: Lines,
     size: Size,
     tick: u64,
     order: u64,
@@ -149,7 +160,8 @@ const CONTROL_EVERY: u64 = 10;
 impl<'g> World<'g> {
     pub fn new(ground: &'g Ground, seed: u64, size: Size, faults: Option<Faults>) -> Result<Self, GroundError> {
         // What people do does not depend on what goes wrong.
-        let tape = ground.tape(&mut Rng::new(seed ^ 0x7a9e), size.ticks, size.events)?;
+        let tape = ground.tape(seed, size.ticks, size.events)?;
+        let extras = if faults.is_none() { Extras::draw(seed) } else { Extras::default() };
         let mut rng = Rng::new(seed);
         let drawn = Faults::draw(&mut rng);
         let log = Arc::new(MemoryLog::default());
@@ -159,13 +171,17 @@ impl<'g> World<'g> {
             ground,
             rng,
             faults: faults.unwrap_or(drawn),
+            extras,
+            night_ms: night_ms(seed),
+            users: Vec::new(),
+            lines: Lines::new(),
             tick: 0,
             order: 0,
             queue: BTreeMap::new(),
             log: log.clone(),
             store: MemoryStore::default(),
             tape: tape.into(),
-            nodes: (0..size.nodes).map(Node::new).collect(),
+            nodes: (0..size.nodes).map(|node| Node::new(node, extras.engine_version(node))).collect(),
             control: Control::new(tasks, size.nodes as u64),
             checks: Checks::new(maker, log),
             report: Report::default(),
@@ -190,6 +206,7 @@ impl<'g> World<'g> {
         self.note(|world| format!("{:?}", world.faults));
         let ended = self.happen();
         let World { mut report, checks, control, trace, tick, .. } = self;
+        report.erasures = checks.ledger.erased.len() as u64;
         (report.checkpoints, report.moves, report.ticks) = (checks.checkpoints, control.moves, tick);
         report.trace_hash = trace.digest();
         match ended {
@@ -267,6 +284,10 @@ impl<'g> World<'g> {
                 return Err(Violation { check: check::STATE_IS_THE_FOLD, what });
             }
         }
+        self.checks.ledger.lost_frames()?;
+        if self.checks.ledger.erased.is_empty() {
+            raw::compare(&self.checks.ledger, &self.lines)?;
+        }
         Ok(digests)
     }
 
@@ -281,7 +302,9 @@ impl<'g> World<'g> {
 
     fn sources_grow(&mut self) {
         while self.tape.front().is_some_and(|coming| coming.tick <= self.tick) {
-            if let Some(Coming { partition, bytes, .. }) = self.tape.pop_front() {
+            if let Some(Coming { partition, bytes, user, source, line, .. }) = self.tape.pop_front() {
+                self.users.extend(user);
+                self.lines.entry((source, partition.partition)).or_default().push(line);
                 // A log in memory takes every record of this size.
                 let _ = self.log.append(&[(partition, bytes)]);
             }
@@ -303,10 +326,7 @@ impl<'g> World<'g> {
                 self.control.hear(self.tick, *heard);
                 Ok(())
             }
-            Event::Append { node, life, ticket, appends, fate } => {
-                self.append(node, life, ticket, appends, fate);
-                Ok(())
-            }
+            Event::Append { node, life, ticket, appends, fate } => self.append(node, life, ticket, appends, fate),
             Event::Ask { node, life, id, op, fate } => self.ask(node, life, id, op, fate),
             Event::Wake { node } => self.wake(node),
             Event::Appended { node, life, .. }
@@ -338,7 +358,14 @@ impl<'g> World<'g> {
                 *is_appending = false;
                 station.appended(ticket).map_err(HostError::from)
             }
-            Event::Answered { id, answer, .. } => station.answered(id, answer, now),
+            Event::Answered { id, answer, .. } => {
+                if let Answer::Got(Ok(Some(found))) = &answer
+                    && let Ok(manifest) = Manifest::decode(&found.bytes)
+                {
+                    self.checks.ledger.read(&claimant.owner, &manifest);
+                }
+                station.answered(id, answer, now)
+            }
             Event::Orders { orders, .. } => station.obey(&orders, claimant, now),
             _ => Ok(()),
         };
@@ -402,7 +429,10 @@ impl<'g> World<'g> {
             let Some(work) = &mut self.nodes[node].work else { return Ok(()) };
             let Some(command) = work.station.command() else { break };
             match command {
-                Command::Append { ticket, appends } => work.outbound.push_back((ticket, appends)),
+                Command::Append { ticket, appends } => {
+                    self.checks.ledger.cut(&work.claimant.owner, &appends)?;
+                    work.outbound.push_back((ticket, appends));
+                }
                 Command::Ask { id, op } => {
                     let (delay, fate) = (self.delay(), self.fate_of(&op));
                     self.after(delay, Event::Ask { node, life, id, op, fate });
@@ -417,6 +447,7 @@ impl<'g> World<'g> {
                     }
                 },
                 Command::Trim { partition, before } => {
+                    self.checks.trimmed(&partition, before)?;
                     // What is gone by now is gone.
                     let _ = self.log.trim(&partition, before);
                 }
@@ -466,7 +497,8 @@ impl<'g> World<'g> {
         if self.rng.per_mille(500) { Fate::DoneUnknown } else { Fate::LostUnknown }
     }
 
-    fn append(&mut self, node: usize, life: u64, ticket: u64, appends: Frames, fate: Fate) {
+    fn append(&mut self, node: usize, life: u64, ticket: u64, appends: Frames, fate: Fate) -> Result<(), Violation> {
+        let process = self.nodes[node].process(life);
         let times = match fate {
             Fate::Failed | Fate::LostUnknown => 0,
             Fate::Twice => 2,
@@ -475,10 +507,12 @@ impl<'g> World<'g> {
         for _ in 0..times {
             // A log in memory takes every record of this size.
             let _ = self.log.append(&appends);
+            self.checks.ledger.appended(&process, &appends)?;
         }
         let delay = self.delay();
         let ok = matches!(fate, Fate::Done | Fate::Twice);
         self.after(delay, Event::Appended { node, life, ticket, ok });
+        Ok(())
     }
 
     fn ask(&mut self, node: usize, life: u64, id: u64, op: Op, fate: Fate) -> Result<(), Violation> {
@@ -486,6 +520,8 @@ impl<'g> World<'g> {
         let error = || StoreError::new(&key, "the simulated store does not feel well");
         let is_write = matches!(op, Op::Put { .. } | Op::Swap { .. });
         let is_swap = matches!(op, Op::Swap { .. });
+        let is_unknown = matches!(fate, Fate::DoneUnknown | Fate::LostUnknown);
+        self.checks.asked(&self.nodes[node].process(life), &op, is_unknown)?;
         let answer = match fate {
             Fate::Failed => match op {
                 Op::Get { .. } => Answer::Got(Err(error())),
@@ -547,6 +583,14 @@ impl<'g> World<'g> {
             let node = self.rng.below(self.nodes.len() as u64) as usize;
             self.nodes[node].draining = !self.nodes[node].draining;
         }
+        if self.tick < self.size.ticks
+            && self.rng.per_mille(self.extras.erase)
+            && let Some(user) = self.rng.pick(&self.users).copied()
+        {
+            let partitions = self.ground.pipeline.plan.partitions;
+            let is_told = erase(&mut self.nodes, partitions, user, self.tick, self.night_ms);
+            self.note(|_| format!("somebody is erased; an owner is told: {is_told}"));
+        }
         for node in 0..self.nodes.len() {
             if let Some(heard) = self.heard_of(node) {
                 self.message(Event::Heard(Box::new(heard)));
@@ -564,12 +608,13 @@ impl<'g> World<'g> {
     }
 
     fn heard_of(&self, node: usize) -> Option<Heard> {
-        let Node { member, zone, template, draining, work, paused_until, .. } = &self.nodes[node];
+        let Node { member, zone, template, engine_version, draining, work, paused_until, .. } = &self.nodes[node];
         let work = work.as_ref().filter(|_| *paused_until <= self.tick)?;
         Some(Heard {
             member: member.clone(),
             zone: zone.clone(),
             template: template.clone(),
+            engine_version: *engine_version,
             draining: *draining,
             reports: work.station.reports(),
         })
