@@ -46,7 +46,8 @@ impl Covered {
         if head.epoch < self.epoch {
             return true;
         }
-        if head.from > self.to {
+        // Numbers of control records begin anew with each epoch.
+        if head.from > self.to && !head.origin.is_control() {
             return false;
         }
         (self.epoch, self.to) = (head.epoch, self.to.max(head.to));
@@ -175,7 +176,10 @@ impl Ledger {
             }
         }
         let at = (partition.clone(), head.origin);
-        self.covered.entry(at.clone()).or_insert(NOTHING).add(head);
+        let covered = self.covered.entry(at.clone()).or_insert(NOTHING);
+        // Readers drop it: somebody took over, and was faster.
+        let is_stale = head.epoch < covered.epoch;
+        covered.add(head);
         let watermark = self.watermarks.entry(at).or_insert(Time::MIN);
         *watermark = head.progress.watermark.max(*watermark);
         for (seq, bytes) in records {
@@ -186,6 +190,7 @@ impl Ledger {
                     return Err(violation(A_SEQUENCE_IS_ONE_RECORD, what));
                 }
                 Some(_) => {}
+                None if is_stale && head.origin.is_control() => {}
                 None => self.new_record(&partition, head.origin, bytes),
             }
         }
