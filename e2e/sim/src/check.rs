@@ -7,20 +7,17 @@ use std::{
 
 use millrace::{
     host::{
+        HostError,
         make::{Maker, initial_origins},
         task::{Stepped, Task},
     },
     log::{Log, LogPartition},
-    store::{
-        Store,
-        checkpoint::{LineageError, Restored},
-        run,
-    },
+    store::{Store, checkpoint::Restored, run},
 };
 use millrace_engine::frame::outbox::Outbox;
 use millrace_lifecycle::{
     keys::{self, Named, TaskId, TaskKind},
-    lineage::Load,
+    lineage::{LineageError, Load},
     manifest::Manifest,
     store::Op,
 };
@@ -191,6 +188,20 @@ impl<'g> Checks<'g> {
             true => Err(violation(READ_AGAIN, format!("{process} goes on writing to {task} without a look"))),
             false => Ok(()),
         }
+    }
+
+    /// Did somebody load from a manifest that another one has replaced since, whose files went then?
+    pub fn is_overtaken(&self, error: &HostError) -> bool {
+        let HostError::Lineage { cause: LineageError::AllDamaged { task, damaged }, .. } = error else { return false };
+        let files = self.manifests.get(task).map(Manifest::files).unwrap_or_default();
+        !files.iter().any(|file| damaged.iter().any(|problem| problem.key == file.key))
+    }
+
+    /// Above what stands there. Between versions none, if the claim could be granted: the owner would be of the wrong one.
+    pub fn next_epoch(&self, task: &TaskId, engine_version: u32, is_mixed: bool) -> Option<u64> {
+        let manifest = self.manifests.get(task)?;
+        let is_refused = !manifest.released && manifest.engine_version != engine_version;
+        (is_refused || !is_mixed).then_some(manifest.epoch + 1)
     }
 
     /// The log is trimmed.

@@ -17,13 +17,22 @@ pub struct Extras {
     pub erase: u64,
     /// Some nodes run another engine version, so that tasks may go between them by a release only.
     pub mixed_versions: bool,
+    /// In thousandths, at each look of the control: a node hears nothing of it for a while, and the other way round. It goes
+    /// on working, since log and store are there.
+    pub cut_off: u64,
+    /// In thousandths: a standby does not come to work when its node does.
+    pub lag: u64,
+    /// In thousandths, at each look of the control: another one, which should not be there, tells a node to own a task.
+    pub second_control: u64,
 }
 
 impl Extras {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0xe7a5);
         let erase = if rng.per_mille(250) { 1 + rng.below(100) } else { 0 };
-        Self { erase, mixed_versions: rng.per_mille(250) }
+        let mixed_versions = rng.per_mille(250);
+        let mut some = |most: u64| if rng.per_mille(330) { 1 + rng.below(most) } else { 0 };
+        Self { erase, mixed_versions, cut_off: some(60), lag: some(950), second_control: some(60) }
     }
 
     pub fn engine_version(self, node: usize) -> u32 {

@@ -26,6 +26,8 @@ pub struct Node<'g> {
     pub work: Option<Work<'g>>,
     /// It stands still until then, and what comes in waits.
     pub paused_until: u64,
+    /// Until then nothing passes between it and the control.
+    pub cut_off_until: u64,
     pub draining: bool,
 }
 
@@ -55,6 +57,7 @@ impl<'g> Node<'g> {
             life: 0,
             work: None,
             paused_until: 0,
+            cut_off_until: 0,
             draining: false,
         }
     }

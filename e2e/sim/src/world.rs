@@ -238,9 +238,9 @@ impl<'g> World<'g> {
 
     /// From here on nothing goes wrong any more.
     fn heal(&mut self) {
-        self.faults = Faults::none();
+        (self.faults, self.extras) = (Faults::none(), Extras::default());
         for node in &mut self.nodes {
-            (node.paused_until, node.draining) = (0, false);
+            (node.paused_until, node.cut_off_until, node.draining) = (0, 0, false);
         }
     }
 
@@ -380,7 +380,7 @@ impl<'g> World<'g> {
     /// What a store or another owner did to us is no violation; anything else is.
     fn allowed(&self, node: usize, result: Result<(), HostError>) -> Result<(), Violation> {
         match result {
-            Err(error) if !is_expected(&error) => {
+            Err(error) if !is_expected(&error) && !self.checks.is_overtaken(&error) => {
                 let what = format!("{}: {error}", self.nodes[node].member);
                 Err(Violation { check: check::NOTHING_STOPS, what })
             }
@@ -407,7 +407,8 @@ impl<'g> World<'g> {
         for at in 0..seats {
             let budget = 1 + self.rng.below(20) as usize;
             let Some(work) = &mut self.nodes[node].work else { return Ok(()) };
-            if at < work.station.seats.len() {
+            let is_late = self.rng.per_mille(self.extras.lag);
+            if work.station.seats.get(at).is_some_and(|seat| seat.is_owner() || !is_late) {
                 let stepped = work.station.step(at, budget, now).map(|_| ());
                 self.allowed(node, stepped)?;
             }
@@ -591,6 +592,13 @@ impl<'g> World<'g> {
             let is_told = erase(&mut self.nodes, partitions, user, self.tick, self.night_ms);
             self.note(|_| format!("somebody is erased; an owner is told: {is_told}"));
         }
+        if self.rng.per_mille(self.extras.cut_off) {
+            let node = self.rng.below(self.nodes.len() as u64) as usize;
+            self.nodes[node].cut_off_until = self.tick + self.rng.below(400);
+        }
+        if self.rng.per_mille(self.extras.second_control) {
+            self.second_control();
+        }
         for node in 0..self.nodes.len() {
             if let Some(heard) = self.heard_of(node) {
                 self.message(Event::Heard(Box::new(heard)));
@@ -600,16 +608,32 @@ impl<'g> World<'g> {
             self.note(|_| format!("control: {decision}"));
         }
         for node in 0..self.nodes.len() {
-            let Node { member, life, .. } = &self.nodes[node];
+            let Node { member, life, cut_off_until, .. } = &self.nodes[node];
+            if *cut_off_until > self.tick {
+                continue;
+            }
             let (orders, life) = (self.control.placement.orders(member), *life);
             self.message(Event::Orders { node, life, orders });
         }
         self.after(CONTROL_EVERY, Event::Control);
     }
 
+    /// Some node is told to own a task that is another's.
+    fn second_control(&mut self) {
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let Some(task) = self.rng.pick(&self.checks.tasks()).cloned() else { return };
+        let Node { member, life, engine_version, .. } = &self.nodes[node];
+        let Some(epoch) = self.checks.next_epoch(&task, *engine_version, self.extras.mixed_versions) else { return };
+        let mut orders = self.control.placement.orders(member);
+        orders.insert(task, Order::Own { epoch, rolled_back: false });
+        let event = Event::Orders { node, life: *life, orders };
+        self.message(event);
+    }
+
     fn heard_of(&self, node: usize) -> Option<Heard> {
-        let Node { member, zone, template, engine_version, draining, work, paused_until, .. } = &self.nodes[node];
-        let work = work.as_ref().filter(|_| *paused_until <= self.tick)?;
+        let Node { member, zone, template, engine_version, draining, work, paused_until, cut_off_until, .. } =
+            &self.nodes[node];
+        let work = work.as_ref().filter(|_| *paused_until.max(cut_off_until) <= self.tick)?;
         Some(Heard {
             member: member.clone(),
             zone: zone.clone(),

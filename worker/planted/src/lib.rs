@@ -42,7 +42,7 @@ bugs! {
     OwnPositionForManifests,
     /// A promoted standby owns before it has come to the manifest's offset.
     OwnsBeforeLevel,
-    /// A promoted standby's first save is a delta.
+    /// A promoted standby's first save is a delta of what it has changed since.
     DeltaAfterPromotion,
     /// A promoted standby's outputs are swapped.
     OutputsSwapped,
