@@ -52,8 +52,8 @@ bugs! {
     ManifestBeforeEffects,
     /// Frames are cut only for outputs with records: others are not covered when the manifest is written.
     QuietOutputsNotCovered,
-    /// A task is released without a frame of its last effects.
-    ReleasedWithoutFlush,
+    /// A task that is released drops what no frame has told yet.
+    DroppedAtRelease,
     /// A state is saved in the middle of a drain.
     SavedMidDrain,
     /// A swap whose end is unknown is taken for failed.

@@ -357,9 +357,10 @@ impl Station {
     pub(super) fn leave_if_clean(&mut self, at: usize, now: Now) -> Result<(), HostError> {
         let seat = &self.seats[at];
         if seat.is_leaving && seat.task.is_clean() && matches!(seat.custody, Custody::Idle(_)) {
-            if !planted::is(planted::Bug::ReleasedWithoutFlush) {
-                self.flush();
+            if planted::is(planted::Bug::DroppedAtRelease) {
+                self.outbox.unregister(&self.seats[at].handle);
             }
+            self.flush();
             self.checkpoint(at, now)?;
         }
         Ok(())
