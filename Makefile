@@ -50,9 +50,9 @@ $(OBP)/.complete:
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $(OBP) obp==0.4.1
 	cd $(OBP) && python3 -m zipfile -e obp-0.4.1-*.whl . && touch .complete
 
-sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1)
-	$(CARGO) build $(BUILD) -p millrace-sim
-	$(dir $(BIN))millrace-sim $(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000))
+sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1; PLANTED=1: known bugs must be caught)
+	$(CARGO) build $(BUILD) -p millrace-sim $(if $(PLANTED),--features planted)
+	$(dir $(BIN))millrace-sim $(if $(PLANTED),--planted --seeds $(or $(SEEDS),300),$(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000)))
 
 test: build ## Run all tests
 	$(CARGO) test $(BUILD) --workspace

@@ -7,25 +7,25 @@ use std::{
 
 use millrace::{
     host::{
+        HostError,
         make::{Maker, initial_origins},
         task::{Stepped, Task},
     },
-    log::Log,
-    store::{
-        Store,
-        checkpoint::{LineageError, Restored},
-        run,
-    },
+    log::{Log, LogPartition},
+    store::{Store, checkpoint::Restored, run},
 };
 use millrace_engine::frame::{
     Kind,
     outbox::{Handle, Outbox},
 };
 use millrace_lifecycle::{
-    keys::{TaskId, TaskKind},
-    lineage::Load,
+    keys::{self, Named, TaskId, TaskKind},
+    lineage::{LineageError, Load},
     manifest::{FileRef, Manifest},
+    store::Op,
 };
+
+use crate::ledger::{Ledger, Process};
 
 /// Something that must never happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,18 @@ pub const STATE_IS_THE_FOLD: &str = "a checkpoint is the fold of its log";
 pub const NOTHING_STOPS: &str = "no task is stopped by what it reads";
 pub const IT_HEALS: &str = "once healed, all is owned and read to its end";
 pub const SAME_AS_UNDISTURBED: &str = "results are those of an undisturbed run";
+pub const AN_EPOCH_HAS_ONE_OWNER: &str = "an epoch has one owner";
+pub const ONLY_OWNERS_TELL: &str = "only who claimed a task tells its effects";
+pub const WHO_LOST_A_TASK_STOPS: &str = "who has read that a task is another's tells nothing more";
+pub const A_SEQUENCE_IS_ONE_RECORD: &str = "a sequence is one record";
+pub const COVERED_BEFORE_SAVED: &str = "effects and coverage are in the log before a manifest";
+pub const A_LOST_FRAME_IS_NOTICED: &str = "a lost frame is noticed";
+pub const NAMED_FILES_STAY: &str = "what a manifest names is not deleted";
+pub const THE_LOG_REACHES_BACK: &str = "the log reaches back to every retained checkpoint";
+pub const READ_AGAIN: &str = "after an unknown end the manifest is read again";
+pub const VERSIONS_MEET_BY_RELEASE: &str = "another engine version takes over only what was released";
+pub const ERASED_IS_GONE: &str = "no checkpoint holds who was erased";
+pub const EXAMPLES_ARE_THE_ORACLES: &str = "examples are those of the oracle";
 
 /// A task that nothing happens to: it applies its log record by record.
 struct Reference {
@@ -57,6 +69,13 @@ pub struct Checks<'g> {
     maker: Maker<'g>,
     log: Arc<dyn Log>,
     newest: BTreeMap<TaskId, (u64, u64)>,
+    /// As it was written last.
+    manifests: BTreeMap<TaskId, Manifest>,
+    /// At which offset a base was first named by a newest checkpoint.
+    bases: BTreeMap<String, u64>,
+    /// Who does not know how its save under an epoch ended.
+    in_doubt: BTreeSet<(Process, TaskId, u64)>,
+    pub ledger: Ledger,
     references: BTreeMap<TaskId, Reference>,
     /// Files that were damaged, or taken away.
     damaged: BTreeSet<String>,
@@ -65,16 +84,21 @@ pub struct Checks<'g> {
     pub checkpoints: u64,
 }
 
-fn violation(check: &'static str, what: String) -> Violation {
+pub fn violation(check: &'static str, what: String) -> Violation {
     Violation { check, what }
 }
 
 impl<'g> Checks<'g> {
     pub fn new(maker: Maker<'g>, log: Arc<dyn Log>) -> Self {
+        let ledger = Ledger::new(&maker);
         Self {
             maker,
             log,
             newest: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            in_doubt: BTreeSet::new(),
+            ledger,
             references: BTreeMap::new(),
             damaged: BTreeSet::new(),
             fallen: BTreeSet::new(),
@@ -84,6 +108,7 @@ impl<'g> Checks<'g> {
 
     /// A manifest has been written.
     pub fn manifest(&mut self, manifest: &Manifest, store: &dyn Store) -> Result<(), Violation> {
+        self.owned_in_order(manifest)?;
         let task = &manifest.task;
         let offset = manifest.checkpoints.first().map_or(0, |newest| newest.position.log_offset);
         let (epoch_before, offset_before) = self.newest.get(task).copied().unwrap_or_default();
@@ -108,7 +133,103 @@ impl<'g> Checks<'g> {
             self.fallen.insert(task.clone());
         } else if offset != offset_before {
             self.checkpoints += 1;
-            self.compare(manifest, store)?;
+            self.ledger.saved(task, offset)?;
+            planted::reference(|| self.compare(manifest, store))?;
+        }
+        self.erased(manifest, store)
+    }
+
+    fn owned_in_order(&mut self, manifest: &Manifest) -> Result<(), Violation> {
+        self.ledger.owned(manifest)?;
+        let Some(before) = self.manifests.insert(manifest.task.clone(), manifest.clone()) else { return Ok(()) };
+        if !before.released && before.engine_version != manifest.engine_version {
+            let (found, ours) = (before.engine_version, manifest.engine_version);
+            let what = format!("{}: version {ours} took over what {found} had not released", manifest.task);
+            return Err(violation(VERSIONS_MEET_BY_RELEASE, what));
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint lies behind an erasure: its base is of afterwards, or never held the user.
+    fn erased(&mut self, manifest: &Manifest, store: &dyn Store) -> Result<(), Violation> {
+        let Some(newest) = manifest.checkpoints.first().filter(|_| manifest.task.kind == TaskKind::Profile) else {
+            return Ok(());
+        };
+        let offset = newest.position.log_offset;
+        let since = *self.bases.entry(newest.base_key().to_owned()).or_insert(offset);
+        let of_task = |partition: u32| manifest.task.name == partition.to_string();
+        let gone = |at: u64| at < offset && since <= at;
+        for (_, at, erase) in self.ledger.erased.iter().filter(|(p, at, _)| of_task(*p) && gone(*at)) {
+            let base = store.get(newest.base_key()).ok().flatten().map(|found| found.bytes).unwrap_or_default();
+            if base.windows(16).any(|bytes| bytes == erase.user.0.to_le_bytes()) {
+                let what = format!("{}: a base of offset {since} holds who was erased at {at}", manifest.task);
+                return Err(violation(ERASED_IS_GONE, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// A process asks this of the store, and may never know how it ends.
+    pub fn asked(&mut self, process: &Process, op: &Op, is_unknown: bool) -> Result<(), Violation> {
+        let named = keys::parse(op.key());
+        match (op, named) {
+            (Op::Delete { key }, Some(Named::File { task, .. })) => {
+                let names = |manifest: &&Manifest| manifest.files().iter().any(|file| file.key == *key);
+                match self.manifests.get(&task).filter(names) {
+                    Some(_) => Err(violation(NAMED_FILES_STAY, format!("{process} deletes {key}"))),
+                    None => Ok(()),
+                }
+            }
+            (Op::Get { .. }, Some(Named::Manifest(task))) => {
+                self.in_doubt.retain(|(who, of, _)| (who, of) != (process, &task));
+                Ok(())
+            }
+            (Op::Put { .. }, Some(Named::File { task, epoch, .. })) => self.knows(process, task, epoch),
+            (Op::Swap { bytes, .. }, Some(Named::Manifest(task))) => {
+                let Ok(Manifest { epoch, write_token, .. }) = Manifest::decode(bytes) else { return Ok(()) };
+                // Only a claim's token is the first of its epoch.
+                let is_claim = write_token.ends_with("/0");
+                self.knows(process, task.clone(), epoch)?;
+                if is_unknown && !is_claim {
+                    self.in_doubt.insert((process.clone(), task, epoch));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn knows(&self, process: &Process, task: TaskId, epoch: u64) -> Result<(), Violation> {
+        match self.in_doubt.contains(&(process.clone(), task.clone(), epoch)) {
+            true => Err(violation(READ_AGAIN, format!("{process} goes on writing to {task} without a look"))),
+            false => Ok(()),
+        }
+    }
+
+    /// Did somebody load from a manifest that another one has replaced since, whose files went then?
+    pub fn is_overtaken(&self, error: &HostError) -> bool {
+        let HostError::Lineage { cause: LineageError::AllDamaged { task, damaged }, .. } = error else { return false };
+        let files = self.manifests.get(task).map(Manifest::files).unwrap_or_default();
+        !files.iter().any(|file| damaged.iter().any(|problem| problem.key == file.key))
+    }
+
+    /// Above what stands there. Between versions none, if the claim could be granted: the owner would be of the wrong one.
+    pub fn next_epoch(&self, task: &TaskId, engine_version: u32, is_mixed: bool) -> Option<u64> {
+        let manifest = self.manifests.get(task)?;
+        let is_refused = !manifest.released && manifest.engine_version != engine_version;
+        (is_refused || !is_mixed).then_some(manifest.epoch + 1)
+    }
+
+    /// The log is trimmed.
+    pub fn trimmed(&self, partition: &LogPartition, before: u64) -> Result<(), Violation> {
+        let Some(manifest) = self.ledger.reader_of(partition).and_then(|task| self.manifests.get(&task)) else {
+            return Ok(());
+        };
+        let oldest = manifest.checkpoints.iter().map(|c| c.position.log_offset).min().unwrap_or_default();
+        // The record before the checkpoint stays as well: its checksum is compared.
+        if before > oldest.saturating_sub(1) {
+            let what = format!("{partition} is trimmed below {before}, and {} goes back to {oldest}", manifest.task);
+            return Err(violation(THE_LOG_REACHES_BACK, what));
         }
         Ok(())
     }
@@ -152,6 +273,10 @@ impl<'g> Checks<'g> {
 
     /// The digest of an undisturbed task that has applied everything below `offset`.
     pub fn fold(&mut self, task: &TaskId, offset: u64) -> Result<u128, Violation> {
+        planted::reference(|| self.folded(task, offset))
+    }
+
+    fn folded(&mut self, task: &TaskId, offset: u64) -> Result<u128, Violation> {
         let stopped = |what: String| violation(STATE_IS_THE_FOLD, format!("{task}, the fold: {what}"));
         if !self.references.contains_key(task) {
             let made = self.maker.make(task, None).map_err(|error| stopped(error.to_string()))?;

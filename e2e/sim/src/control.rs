@@ -48,6 +48,7 @@ pub struct Heard {
     pub member: Member,
     pub zone: String,
     pub template: String,
+    pub engine_version: u32,
     pub draining: bool,
     pub reports: BTreeMap<TaskId, Report>,
 }
@@ -91,7 +92,7 @@ impl Control {
         let facts = MemberFacts {
             zone: heard.zone,
             template: heard.template,
-            engine_version: 1,
+            engine_version: heard.engine_version,
             capacity,
             ready: true,
             draining: heard.draining,

@@ -40,6 +40,14 @@ pub struct Faults {
     /// Of a write of the record: its end is not known. And whether two control the fleet, of whom neither knows the other.
     pub record_unknown: u64,
     pub two_control: u64,
+    /// At each look of the control: somebody has a user erased; another control, which should not be there, tells a node to own
+    /// a task.
+    pub erase: u64,
+    pub second_control: u64,
+    /// A standby does not come to work when its node does.
+    pub lag: u64,
+    /// Some nodes run another engine version, so that tasks may go between them by a release only.
+    pub mixed_versions: u64,
     /// The longest that anything takes, in ticks.
     pub delay_ticks: u64,
 }
@@ -50,7 +58,7 @@ impl Faults {
     }
 
     /// All of them, by name.
-    pub fn fields(&mut self) -> [(&'static str, &mut u64); 22] {
+    pub fn fields(&mut self) -> [(&'static str, &mut u64); 26] {
         [
             ("crash", &mut self.crash),
             ("pause", &mut self.pause),
@@ -73,8 +81,16 @@ impl Faults {
             ("rollout", &mut self.rollout),
             ("record_unknown", &mut self.record_unknown),
             ("two_control", &mut self.two_control),
+            ("erase", &mut self.erase),
+            ("second_control", &mut self.second_control),
+            ("lag", &mut self.lag),
+            ("mixed_versions", &mut self.mixed_versions),
             ("delay_ticks", &mut self.delay_ticks),
         ]
+    }
+
+    pub fn engine_version(&self, node: usize) -> u32 {
+        1 + u32::from(self.mixed_versions > 0 && node % 2 == 1)
     }
 
     /// Each kind is there in about half of the worlds.
@@ -102,6 +118,10 @@ impl Faults {
             rollout: some(30),
             record_unknown: some(200),
             two_control: some(1),
+            erase: some(50),
+            second_control: some(60),
+            lag: some(950),
+            mixed_versions: u64::from(rng.per_mille(250)),
             delay_ticks: 1 + rng.below(30),
         }
     }

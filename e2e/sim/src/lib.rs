@@ -3,9 +3,14 @@
 
 pub mod check;
 pub mod control;
+pub mod erasure;
 pub mod faults;
 pub mod ground;
+pub mod ledger;
 pub mod node;
+#[cfg(feature = "planted")]
+pub mod planting;
+pub mod raw;
 pub mod scenario;
 pub mod sim_log;
 pub mod world;
@@ -29,7 +34,11 @@ pub fn simulate(ground: &Ground, scenario: &Scenario, tell: Option<fn(&str)>) ->
         Ok(report) => report,
         Err(ended) => return Ok(Err(ended)),
     };
-    let undisturbed = World::new(ground, &scenario.undisturbed())?.run();
+    // What is erased when depends on what goes wrong.
+    if report.erasures > 0 {
+        return Ok(Ok(report));
+    }
+    let undisturbed = planted::reference(|| World::new(ground, &scenario.undisturbed()).map(World::run))?;
     let other = match undisturbed {
         Ok(undisturbed) => {
             undisturbed.digests.into_iter().find(|(task, digest)| report.digests.get(task) != Some(digest))

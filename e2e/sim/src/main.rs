@@ -25,6 +25,14 @@ struct Cli {
     /// Print everything that happens.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// For each known bug, worlds until a check catches it.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    planted: bool,
+    /// Only bugs whose name begins with this.
+    #[cfg(feature = "planted")]
+    #[arg(long, default_value = "")]
+    bug: String,
     /// Worlds at a time.
     #[arg(long, default_value_t = 2)]
     threads: u64,
@@ -49,6 +57,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    #[cfg(feature = "planted")]
+    if cli.planted {
+        return millrace_sim::planting::run(&ground, &cli.bug, cli.first_seed, cli.seeds, cli.threads);
+    }
     let (first, worlds) = cli.seed.map_or((cli.first_seed, cli.seeds), |seed| (seed, 1));
     let (next, sums, began) = (AtomicU64::new(first), Sums::default(), Instant::now());
     std::thread::scope(|scope| {

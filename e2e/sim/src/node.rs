@@ -14,12 +14,13 @@ use millrace::{
 use millrace_engine::frame::Kind;
 use millrace_lifecycle::{lineage::Claimant, placement::Member};
 
-use crate::ground::Ground;
+use crate::{ground::Ground, ledger::Process};
 
 pub struct Node<'g> {
     pub member: Member,
     pub zone: String,
     pub template: String,
+    pub engine_version: u32,
     /// Rises with every start. What was on its way for an earlier one is not for this.
     pub life: u64,
     pub work: Option<Work<'g>>,
@@ -48,14 +49,14 @@ pub struct Work<'g> {
 
 /// Of every world.
 pub const PIPELINE: &str = "sim";
-const ENGINE_VERSION: u32 = 1;
 
 impl<'g> Node<'g> {
-    pub fn new(number: usize) -> Self {
+    pub fn new(number: usize, engine_version: u32) -> Self {
         Self {
             member: Member::new(format!("shard-{number}"), "0"),
             zone: format!("zone-{}", number % 2),
             template: "t0".to_owned(),
+            engine_version,
             life: 0,
             work: None,
             paused_until: 0,
@@ -64,6 +65,11 @@ impl<'g> Node<'g> {
             mute_until: 0,
             clock_ahead_ms: 0,
         }
+    }
+
+    /// What it is called in manifests, in this life.
+    pub fn process(&self, life: u64) -> Process {
+        format!("{}/{life}", self.member.shard)
     }
 
     pub fn start(&mut self, ground: &'g Ground, log: Arc<dyn Log>) {
@@ -89,11 +95,11 @@ impl<'g> Node<'g> {
             until_end: false,
             read_order: None,
         };
-        let owner = format!("{}/{}", self.member.shard, self.member.incarnation);
+        let owner = self.process(self.life);
         self.work = Some(Work {
             station: Station::new(outputs, &kinds, log, cadence),
             maker,
-            claimant: Claimant { pipeline: PIPELINE.to_owned(), owner, engine_version: ENGINE_VERSION },
+            claimant: Claimant { pipeline: PIPELINE.to_owned(), owner, engine_version: self.engine_version },
             outbound: VecDeque::new(),
             is_appending: false,
         });
@@ -102,6 +108,6 @@ impl<'g> Node<'g> {
 
 /// Is this what a store or another owner may do to us, or a bug?
 pub fn is_expected(error: &HostError) -> bool {
-    use millrace_lifecycle::lineage::LineageError::{Fenced, Store};
-    matches!(error, HostError::Lineage { cause: Store(_) | Fenced { .. }, .. })
+    use millrace_lifecycle::lineage::LineageError::{EngineVersion, Fenced, Store};
+    matches!(error, HostError::Lineage { cause: Store(_) | Fenced { .. } | EngineVersion { .. }, .. })
 }

@@ -19,6 +19,7 @@ use millrace::{
     store::{Answer, Op, Outcome, Store, StoreError, checkpoint::Restored, memory::MemoryStore},
 };
 use millrace_e2e::rng::Rng;
+use millrace_engine::event::Pseudonym;
 use millrace_lifecycle::{
     keys::{self, Named, TaskId},
     manifest::Manifest,
@@ -29,9 +30,11 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     check::{self, Checks, Violation, digest},
     control::{Control, Heard, Record, Written},
+    erasure::erase,
     faults::Faults,
-    ground::{Coming, Ground, GroundError},
+    ground::{Coming, Ground, GroundError, night_ms},
     node::{Frames, Node, Work, is_expected},
+    raw::{self, Lines},
     scenario::Scenario,
     sim_log::SimLog,
 };
@@ -115,6 +118,8 @@ pub struct Report {
     pub task_crashes: u64,
     pub moves: u64,
     pub checkpoints: u64,
+    /// That were durable.
+    pub erasures: u64,
     pub ticks: u64,
     /// Same seed, same hash.
     pub trace_hash: u64,
@@ -126,6 +131,11 @@ pub struct World<'g> {
     ground: &'g Ground,
     rng: Rng,
     faults: Faults,
+    night_ms: u64,
+    /// Of those who did something.
+    users: Vec<Pseudonym>,
+    /// What was sent.
+    lines: Lines,
     ticks: u64,
     heals_within: u64,
     tick: u64,
@@ -151,7 +161,7 @@ impl<'g> World<'g> {
     pub fn new(ground: &'g Ground, scenario: &Scenario) -> Result<Self, GroundError> {
         let Scenario { seed, nodes, events, ticks, heals_within, faults } = scenario.clone();
         // What people do does not depend on what goes wrong.
-        let tape = ground.tape(&mut Rng::new(seed ^ 0x7a9e), ticks, events)?;
+        let tape = ground.tape(seed, ticks, events)?;
         let log = Arc::new(SimLog::default());
         // Those who check see the log as it is.
         let maker = maker(ground, log.inner.clone());
@@ -161,7 +171,9 @@ impl<'g> World<'g> {
         let mut world = Self {
             ground,
             rng: Rng::new(seed),
-            faults,
+            night_ms: night_ms(seed),
+            users: Vec::new(),
+            lines: Lines::new(),
             ticks,
             heals_within,
             tick: 0,
@@ -170,7 +182,8 @@ impl<'g> World<'g> {
             log: log.clone(),
             store: MemoryStore::default(),
             tape: tape.into(),
-            nodes: (0..nodes as usize).map(Node::new).collect(),
+            nodes: (0..nodes as usize).map(|node| Node::new(node, faults.engine_version(node))).collect(),
+            faults,
             controls,
             record: Record::default(),
             checks: Checks::new(maker, log.inner.clone()),
@@ -197,6 +210,7 @@ impl<'g> World<'g> {
         self.note(|world| format!("{:?}", world.faults));
         let ended = self.happen();
         let World { mut report, checks, controls, trace, tick, .. } = self;
+        report.erasures = checks.ledger.erased.len() as u64;
         (report.checkpoints, report.ticks) = (checks.checkpoints, tick);
         report.moves = controls.iter().map(|control| control.moves).sum();
         report.trace_hash = trace.digest();
@@ -277,6 +291,10 @@ impl<'g> World<'g> {
                 return Err(Violation { check: check::STATE_IS_THE_FOLD, what });
             }
         }
+        self.checks.ledger.lost_frames()?;
+        if self.checks.ledger.erased.is_empty() {
+            raw::compare(&self.checks.ledger, &self.lines)?;
+        }
         Ok(digests)
     }
 
@@ -291,7 +309,9 @@ impl<'g> World<'g> {
 
     fn sources_grow(&mut self) {
         while self.tape.front().is_some_and(|coming| coming.tick <= self.tick) {
-            if let Some(Coming { partition, bytes, .. }) = self.tape.pop_front() {
+            if let Some(Coming { partition, bytes, user, source, line, .. }) = self.tape.pop_front() {
+                self.users.extend(user);
+                self.lines.entry((source, partition.partition)).or_default().push(line);
                 // A log in memory takes every record of this size.
                 let _ = self.log.inner.append(&[(partition, bytes)]);
             }
@@ -318,10 +338,7 @@ impl<'g> World<'g> {
                 self.damage(&key);
                 Ok(())
             }
-            Event::Append { node, life, ticket, appends, fate } => {
-                self.append(node, life, ticket, appends, fate);
-                Ok(())
-            }
+            Event::Append { node, life, ticket, appends, fate } => self.append(node, life, ticket, appends, fate),
             Event::Ask { node, life, id, op, fate } => self.ask(node, life, id, op, fate),
             Event::Wake { node } => self.wake(node),
             Event::Appended { node, life, .. }
@@ -353,7 +370,14 @@ impl<'g> World<'g> {
                 *is_appending = false;
                 station.appended(ticket).map_err(HostError::from)
             }
-            Event::Answered { id, answer, .. } => station.answered(id, answer, now),
+            Event::Answered { id, answer, .. } => {
+                if let Answer::Got(Ok(Some(found))) = &answer
+                    && let Ok(manifest) = Manifest::decode(&found.bytes)
+                {
+                    self.checks.ledger.read(&claimant.owner, &manifest);
+                }
+                station.answered(id, answer, now)
+            }
             Event::Orders { orders, .. } => station.obey(&orders, claimant, now),
             _ => Ok(()),
         };
@@ -373,7 +397,7 @@ impl<'g> World<'g> {
                 self.crash(node);
                 Ok(())
             }
-            Err(error) if !is_expected(&error) => {
+            Err(error) if !is_expected(&error) && !self.checks.is_overtaken(&error) => {
                 let what = format!("{}: {error}", self.nodes[node].member);
                 Err(Violation { check: check::NOTHING_STOPS, what })
             }
@@ -400,7 +424,8 @@ impl<'g> World<'g> {
         for at in 0..seats {
             let budget = 1 + self.rng.below(20) as usize;
             let Some(work) = &mut self.nodes[node].work else { return Ok(()) };
-            if at < work.station.seats.len() {
+            let is_late = self.rng.per_mille(self.faults.lag);
+            if work.station.seats.get(at).is_some_and(|seat| seat.is_owner() || !is_late) {
                 let stepped = work.station.step(at, budget, now).map(|_| ());
                 self.allowed(node, stepped)?;
             }
@@ -427,7 +452,10 @@ impl<'g> World<'g> {
             }
             let Some(work) = &mut self.nodes[node].work else { return Ok(()) };
             match command {
-                Command::Append { ticket, appends } => work.outbound.push_back((ticket, appends)),
+                Command::Append { ticket, appends } => {
+                    self.checks.ledger.cut(&work.claimant.owner, &appends)?;
+                    work.outbound.push_back((ticket, appends));
+                }
                 Command::Ask { id, op } => {
                     let (delay, fate) = (self.delay(), self.fate_of(&op));
                     self.after(delay, Event::Ask { node, life, id, op, fate });
@@ -442,6 +470,7 @@ impl<'g> World<'g> {
                     }
                 },
                 Command::Trim { partition, before } => {
+                    self.checks.trimmed(&partition, before)?;
                     // What is gone by now is gone.
                     let _ = self.log.trim(&partition, before);
                 }
@@ -499,7 +528,8 @@ impl<'g> World<'g> {
         }
     }
 
-    fn append(&mut self, node: usize, life: u64, ticket: u64, appends: Frames, fate: Fate) {
+    fn append(&mut self, node: usize, life: u64, ticket: u64, appends: Frames, fate: Fate) -> Result<(), Violation> {
+        let process = self.nodes[node].process(life);
         let times = match fate {
             Fate::Failed | Fate::LostUnknown => 0,
             Fate::Twice => 2,
@@ -508,10 +538,12 @@ impl<'g> World<'g> {
         for _ in 0..times {
             // A log in memory takes every record of this size.
             let _ = self.log.inner.append(&appends);
+            self.checks.ledger.appended(&process, &appends)?;
         }
         let delay = self.delay();
         let ok = matches!(fate, Fate::Done | Fate::Twice);
         self.after(delay, Event::Appended { node, life, ticket, ok });
+        Ok(())
     }
 
     fn ask(&mut self, node: usize, life: u64, id: u64, op: Op, fate: Fate) -> Result<(), Violation> {
@@ -519,6 +551,8 @@ impl<'g> World<'g> {
         let error = || StoreError::new(&key, "the simulated store does not feel well");
         let is_write = matches!(op, Op::Put { .. } | Op::Swap { .. });
         let (is_swap, is_file) = (matches!(op, Op::Swap { .. }), matches!(op, Op::Put { .. }));
+        let is_unknown = matches!(fate, Fate::DoneUnknown | Fate::LostUnknown | Fate::LateUnknown);
+        self.checks.asked(&self.nodes[node].process(life), &op, is_unknown)?;
         let answer = match fate {
             Fate::Failed => match op {
                 Op::Get { .. } => Answer::Got(Err(error())),
@@ -612,6 +646,17 @@ impl<'g> World<'g> {
             self.controls.iter_mut().for_each(|control| control.settings.template.clone_from(&template));
         }
         (0..self.nodes.len()).for_each(|node| self.afflict(node));
+        if self.tick < self.ticks
+            && self.rng.per_mille(self.faults.erase)
+            && let Some(user) = self.rng.pick(&self.users).copied()
+        {
+            let partitions = self.ground.pipeline.plan.partitions;
+            let is_told = erase(&mut self.nodes, partitions, user, self.tick, self.night_ms);
+            self.note(|_| format!("somebody is erased; an owner is told: {is_told}"));
+        }
+        if self.rng.per_mille(self.faults.second_control) {
+            self.second_control();
+        }
         for node in 0..self.nodes.len() {
             if let Some(heard) = self.heard_of(node) {
                 self.message(Event::Heard { control, heard: Box::new(heard) });
@@ -653,13 +698,29 @@ impl<'g> World<'g> {
         }
     }
 
+    /// Some node is told to own a task that is another's.
+    fn second_control(&mut self) {
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let Some(task) = self.rng.pick(&self.checks.tasks()).cloned() else { return };
+        let Node { member, life, engine_version, .. } = &self.nodes[node];
+        let Some(epoch) = self.checks.next_epoch(&task, *engine_version, self.faults.mixed_versions > 0) else {
+            return;
+        };
+        let mut orders = self.record.placement.orders(member);
+        orders.insert(task, Order::Own { epoch, rolled_back: false });
+        let event = Event::Orders { node, life: *life, orders };
+        self.message(event);
+    }
+
     fn heard_of(&self, node: usize) -> Option<Heard> {
-        let Node { member, zone, template, draining, work, paused_until, mute_until, .. } = &self.nodes[node];
+        let Node { member, zone, template, engine_version, draining, work, paused_until, mute_until, .. } =
+            &self.nodes[node];
         let work = work.as_ref().filter(|_| *paused_until.max(mute_until) <= self.tick)?;
         Some(Heard {
             member: member.clone(),
             zone: zone.clone(),
             template: template.clone(),
+            engine_version: *engine_version,
             draining: *draining,
             reports: work.station.reports(),
         })

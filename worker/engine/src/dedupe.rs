@@ -44,7 +44,9 @@ impl Dedupe {
     /// Is it the first with this id? Times never go back. Distance `window` still counts as a duplicate.
     pub fn first(&mut self, id: u128, time: Time) -> bool {
         self.expire(time);
-        let Entry::Vacant(vacant) = self.known.entry(hash(&id), |k| *k == id, hash) else { return false };
+        let Entry::Vacant(vacant) = self.known.entry(hash(&id), |k| *k == id, hash) else {
+            return planted::is(planted::Bug::DuplicatesAccepted);
+        };
         vacant.insert(id);
         self.by_age.push_back((time, id));
         self.added += 1;

@@ -174,7 +174,7 @@ impl Ingest {
     }
     /// What a checkpoint saves: the position before a record that is held.
     pub fn committed(&self) -> &Position {
-        &self.committed
+        if planted::is(planted::Bug::HeldIsCommitted) { &self.position } else { &self.committed }
     }
     pub fn state(&self) -> OriginState {
         self.state
@@ -193,7 +193,8 @@ impl Ingest {
 
     /// No record at or below it follows. Counts in the first event that is held, and only that one.
     pub fn watermark(&self) -> Time {
-        match self.held.front().map_or(self.position.highest, |held| held.highest) {
+        let held = self.held.front().filter(|_| !planted::is(planted::Bug::HeldMovesNothing));
+        match held.map_or(self.position.highest, |held| held.highest) {
             Time::MIN => Time::MIN,
             highest => self.watermark_after(highest),
         }
@@ -302,7 +303,7 @@ impl Ingest {
         let highest = self.highest();
         let watermark = self.watermark_after(highest);
         let future = event.future || event.stated > self.believed_until();
-        let late = !future && event.stated <= watermark;
+        let late = !future && event.stated <= watermark && !planted::is(planted::Bug::LateAccepted);
         let mut time = event.stated;
         if late || future {
             // A withdrawal is never late nor from the future: it acts as soon as its origin allows.
@@ -432,6 +433,7 @@ impl Position {
     pub fn read(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let (offset, byte) = (r.u64("position")?, r.u64("byte position")?);
         let highest = Time(r.i64("highest time")?);
+        let highest = if planted::is(planted::Bug::HighestForgotten) { Time::MIN } else { highest };
         let mut counts = Counts::default();
         for n in counts.plain() {
             *n = r.u64("count")?;

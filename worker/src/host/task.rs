@@ -193,7 +193,9 @@ impl Task {
     pub fn is_clean(&self) -> bool {
         match self {
             Task::Ingest(..) => true,
-            Task::Profile(_, follow, _) | Task::Model(_, follow, _) => follow.drained,
+            Task::Profile(_, follow, _) | Task::Model(_, follow, _) => {
+                follow.drained || planted::is(planted::Bug::SavedMidDrain)
+            }
         }
     }
 

@@ -46,10 +46,10 @@ impl Coverage {
     /// Checks a section and moves on to its end. Numbers of control records may have holes: who accepts them counts anew
     /// with each epoch.
     pub fn admit(&mut self, section: &SectionHead) -> Result<Admission, Gap> {
-        if section.epoch < self.epoch {
+        if section.epoch < self.epoch && !planted::is(planted::Bug::LowerEpochApplied) {
             return Ok(Admission::Stale);
         }
-        if section.from > self.applied && !section.origin.is_control() {
+        if section.from > self.applied && !section.origin.is_control() && !planted::is(planted::Bug::GapsIgnored) {
             return Err(Gap { origin: section.origin, applied: self.applied, from: section.from });
         }
         self.epoch = section.epoch;

@@ -215,7 +215,8 @@ impl Merge {
             if taken == Taken::Dropped {
                 continue;
             }
-            if time <= self.merged {
+            let header = planted::is(planted::Bug::LatenessByFrameHeader);
+            if time <= if header { self.merged.max(head.progress.watermark) } else { self.merged } {
                 accepted.late.push(OwnRecord { origin: head.origin, bytes: record.bytes.to_vec() });
                 continue;
             }
@@ -412,10 +413,14 @@ impl Merge {
             return Err(r.corrupt("merge kind"));
         }
         merge.merged = Time(r.i64("merged watermark")?);
+        if planted::is(planted::Bug::WatermarksForgotten) {
+            merge.merged = Time::MIN;
+        }
         for _ in 0..r.count(49, "origins")? {
             let (origin, coverage) = (read_origin(r)?, Coverage::read(r)?);
             let (watermark, highest) = (Time(r.i64("watermark")?), Time(r.i64("highest time")?));
             let state = OriginState::read(r)?;
+            let watermark = if planted::is(planted::Bug::WatermarksForgotten) { Time::MIN } else { watermark };
             merge.origins.push(OriginProgress { origin, coverage, progress: Progress { watermark, highest, state } });
         }
         let mut bytes = Vec::new();

@@ -95,6 +95,9 @@ impl Profile {
                 let r = &mut Reader::new(last.section(EXPERIMENTS)?);
                 profile.experiments = Experiments::read(&plan.experiments, r)?;
                 profile.erased = Erased::read(&mut Reader::new(last.section(ERASED)?))?;
+                if planted::is(planted::Bug::ErasureNotRestored) {
+                    profile.erased = Erased::default();
+                }
             }
             let slot_of = |user| users.find(user).map(|slot| slot.0);
             let r = &mut Reader::new(last.section(JOINS)?);

@@ -58,7 +58,7 @@ impl Profile {
             keep
         });
         self.erased.add(user, erase.time);
-        self.wants_base = true;
+        self.wants_base = !planted::is(planted::Bug::ErasedStaysInBase);
     }
 }
 

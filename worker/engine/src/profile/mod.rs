@@ -217,6 +217,7 @@ impl Profile {
             let (event, timer) = (self.merge.peek(), self.joins.due());
             let fires = match (event, timer) {
                 (Some(event), Some(timer)) => timer < event,
+                (None, Some(_)) if planted::is(planted::Bug::WindowBeforeWatermark) => true,
                 (None, Some(timer)) => timer <= self.merge.watermark() || self.merge.all_ended(),
                 (Some(_), None) => false,
                 (None, None) => return Ok(self.finish(outbox, out)),
@@ -235,6 +236,10 @@ impl Profile {
         if self.effects > 0 {
             let to = Seq { offset: self.offset, index: self.effects - 1 };
             // The watermark stays what it was until everything below it has been emitted.
+            if planted::is(planted::Bug::WatermarkAheadOfEffects) {
+                let progress = Progress { watermark: self.merge.watermark(), ..Progress::default() };
+                outbox.advance(out, to, progress);
+            }
             outbox.cover(out, to);
         }
         Ok(false)
@@ -289,7 +294,9 @@ impl Profile {
             }
             ConsentChange::Withdraw => {
                 counts.accepted += 1;
-                withdraw(users, joins, decisions, &event);
+                if !planted::is(planted::Bug::WithdrawalIgnored) {
+                    withdraw(users, joins, decisions, &event);
+                }
                 return Ok(());
             }
             ConsentChange::None => {}

@@ -52,7 +52,11 @@ impl Users {
         for (_, slot) in order {
             self.row(Slot(slot)).encode(out);
         }
-        let tombstones = if kind == BASE { None } else { Some(&self.tombstones) };
+        let tombstones = if kind == BASE || planted::is(planted::Bug::DeltaWithoutTombstones) {
+            None
+        } else {
+            Some(&self.tombstones)
+        };
         out.put_u32(tombstones.map_or(0, |t| t.len() as u32));
         tombstones.into_iter().flatten().for_each(|pseudonym| out.put_u128(pseudonym.0));
     }

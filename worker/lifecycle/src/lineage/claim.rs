@@ -86,6 +86,7 @@ impl Claim {
         let before = found.as_ref().map_or(0, |(manifest, _)| manifest.epoch);
         let epoch = match self.epoch {
             Epoch::Next => before + 1,
+            Epoch::Given(_) if planted::is(planted::Bug::ClaimKeepsEpoch) => before.max(1),
             Epoch::Given(epoch) => epoch,
         };
         let (checkpoints, version) = found.map(|(manifest, version)| (manifest.checkpoints, version)).unzip();
@@ -109,10 +110,14 @@ impl Claim {
             let expected = self.claimant.pipeline.clone();
             return Err(LineageError::OtherPipeline { task, found: found.pipeline.clone(), expected });
         }
-        if matches!(self.epoch, Epoch::Given(epoch) if epoch <= found.epoch) {
+        if matches!(self.epoch, Epoch::Given(epoch) if epoch <= found.epoch && !planted::is(planted::Bug::ClaimBelowEpoch))
+        {
             return Err(fenced(found));
         }
-        if !found.released && found.engine_version != self.claimant.engine_version {
+        if !found.released
+            && found.engine_version != self.claimant.engine_version
+            && !planted::is(planted::Bug::OtherVersionAcquired)
+        {
             let (found, ours) = (found.engine_version, self.claimant.engine_version);
             return Err(LineageError::EngineVersion { task, found, ours });
         }
@@ -154,6 +159,9 @@ impl Procedure for Claim {
                 Outcome::Done(version) => Next::Done(Ok(Owner::new(manifest, version))),
                 Outcome::Failed(error) => Self::fail(error),
                 Outcome::Conflict => self.check(manifest, None),
+                Outcome::Unknown(_) if planted::is(planted::Bug::UnknownClaimBelieved) => {
+                    Next::Done(Ok(Owner::new(manifest, Version(String::new()))))
+                }
                 Outcome::Unknown(error) => self.check(manifest, Some(error)),
             },
             Stage::Checking(wanted, unknown) => match parse(&self.task, answer.object()) {

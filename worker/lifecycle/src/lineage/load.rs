@@ -74,6 +74,9 @@ impl Procedure for Load {
             return Next::Ask(self, Op::Get { key });
         }
         let base = self.files.remove(0);
+        if planted::is(planted::Bug::LastDeltaForgotten) {
+            self.files.pop();
+        }
         let Self { checkpoint, files: deltas, damaged, .. } = self;
         Next::Done(Ok(Some(Restored { checkpoint, base, deltas, damaged })))
     }

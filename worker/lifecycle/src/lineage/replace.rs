@@ -62,6 +62,9 @@ impl Procedure for Replace {
                     let late = StoreError::new(&keys::manifest(&next.task), "an earlier write came late; try again");
                     Self { owner, next, stage: Stage::Swapping }.check(late)
                 }
+                Outcome::Unknown(error) if planted::is(planted::Bug::UnknownTakenForFailed) => {
+                    Next::Done((owner, Err(error.into())))
+                }
                 Outcome::Unknown(error) => Self { owner, next, stage: Stage::Swapping }.check(error),
             },
             Stage::Checking(why) => {

@@ -149,7 +149,8 @@ impl IngestTask {
             }
             Place::Topic(log, partition) => Reader::Topic(TopicReader::open(log, partition, position.offset)?),
         };
-        let ingest = Ingest::new(ingest, plan.origin, decoder, position);
+        let counted = if planted::is(planted::Bug::CounterAsSequence) { 0 } else { position.offset };
+        let ingest = Ingest::new(ingest, plan.origin, decoder, Position { offset: counted, ..position });
         shared.watermarks.publish(plan.number, ingest.watermark(), OriginState::Active);
         Ok(Self {
             number: plan.number,
@@ -220,7 +221,10 @@ impl IngestTask {
         let since = *self.end_since.get_or_insert(now);
         if self.finite {
             self.ingest.at_end(OriginState::Ended, outbox, out);
-        } else if now.saturating_sub(since) >= self.idle_after || self.ingest.is_of_table() {
+        } else if now.saturating_sub(since) >= self.idle_after
+            || planted::is(planted::Bug::IdleAtOnce)
+            || self.ingest.is_of_table()
+        {
             // A table holds nobody up once it was read to its end.
             self.ingest.at_end(OriginState::Idle, outbox, out);
         }

@@ -331,18 +331,26 @@ impl Station {
         let seat = &mut self.seats[at];
         let Custody::CatchingUp { owner, .. } = &seat.custody else { return Ok(()) };
         let durable = owner.newest().map_or(0, |newest| newest.position.log_offset);
-        if seat.task.position().0 < durable {
+        if seat.task.position().0 < durable && !planted::is(planted::Bug::OwnsBeforeLevel) {
             return Ok(());
         }
         let Custody::CatchingUp { owner, mut shadow } = mem::replace(&mut seat.custody, Custody::Gone) else {
             return Ok(());
         };
-        shadow.forget(&seat.id, durable)?;
+        let told = if planted::is(planted::Bug::OwnPositionForManifests) { seat.task.position().0 } else { durable };
+        shadow.forget(&seat.id, told)?;
         let epoch = owner.epoch();
-        let outputs = self.numbers_of(&self.seats[at].outputs);
+        let mut outputs = self.numbers_of(&self.seats[at].outputs);
+        if planted::is(planted::Bug::OutputsSwapped) {
+            outputs.reverse();
+        }
         let handle = self.outbox.adopt(&mut shadow.outbox, &shadow.handle, epoch, &outputs);
         let mut seat = self.seats.remove(at);
-        (seat.handle, seat.custody, seat.must_be_base) = (handle, Custody::Idle(owner), true);
+        if planted::is(planted::Bug::DeltaAfterPromotion) {
+            seat.task.checkpoint(millrace_engine::checkpoint::Extent::Changes)?;
+        }
+        (seat.handle, seat.custody, seat.must_be_base) =
+            (handle, Custody::Idle(owner), !planted::is(planted::Bug::DeltaAfterPromotion));
         self.own(&mut seat, epoch);
         self.seats.insert(at, seat);
         Ok(())
@@ -351,6 +359,9 @@ impl Station {
     pub(super) fn leave_if_clean(&mut self, at: usize, now: Now) -> Result<(), HostError> {
         let seat = &self.seats[at];
         if seat.is_leaving && seat.task.is_clean() && matches!(seat.custody, Custody::Idle(_)) {
+            if planted::is(planted::Bug::DroppedAtRelease) {
+                self.outbox.unregister(&self.seats[at].handle);
+            }
             self.flush();
             self.checkpoint(at, now)?;
         }

@@ -228,7 +228,10 @@ impl Station {
 
     /// Cuts a frame of everything that is new.
     pub fn flush(&mut self) {
-        let all: Vec<usize> = (0..self.outputs.len()).collect();
+        let skips = |output: &usize| {
+            planted::is(planted::Bug::QuietOutputsNotCovered) && self.outbox.waiting_bytes(*output) == 0
+        };
+        let all: Vec<usize> = (0..self.outputs.len()).filter(|output| !skips(output)).collect();
         self.append(&all);
     }
 
@@ -245,6 +248,13 @@ impl Station {
             if let Some(frame) = self.outbox.cut(*output) {
                 appends.push((self.outputs[*output].clone(), frame));
             }
+        }
+        if planted::is(planted::Bug::StandbyEmits) {
+            let shadows = self.seats.iter_mut().filter_map(|seat| seat.custody.shadow());
+            appends.extend(shadows.flat_map(|Shadow { outbox, outputs, .. }| {
+                let told = outputs.iter().enumerate().map(|(n, output)| (output.clone(), outbox.cut(n)));
+                told.filter_map(|(output, frame)| Some((output, frame?))).collect::<Vec<_>>()
+            }));
         }
         if !appends.is_empty() {
             self.sent += 1;

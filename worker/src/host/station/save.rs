@@ -132,7 +132,8 @@ impl Station {
 
     pub(super) fn save_if_durable(&mut self, at: usize) -> Result<(), Failed> {
         let custody = &mut self.seats[at].custody;
-        if !matches!(custody, Custody::Waiting(_, taken) if taken.ticket <= self.acknowledged) {
+        let is_early = planted::is(planted::Bug::ManifestBeforeEffects);
+        if !matches!(custody, Custody::Waiting(_, taken) if taken.ticket <= self.acknowledged || is_early) {
             return Ok(());
         }
         let Custody::Waiting(owner, taken) = mem::replace(custody, Custody::Gone) else { return Ok(()) };
@@ -224,8 +225,9 @@ impl Station {
     fn failed(&mut self, at: usize, owner: Owner, cause: LineageError) -> Failed {
         let seat = &mut self.seats[at];
         let failed = Failed { task: seat.id.to_string(), cause };
-        if matches!(failed.cause, LineageError::Store(_)) {
-            (seat.custody, seat.must_be_base, seat.saved_position) = (Custody::Idle(owner), true, None);
+        if matches!(failed.cause, LineageError::Store(_)) || planted::is(planted::Bug::FencedGoesOn) {
+            let must_be_base = !planted::is(planted::Bug::DeltaAfterFailedSave);
+            (seat.custody, seat.must_be_base, seat.saved_position) = (Custody::Idle(owner), must_be_base, None);
         } else if !self.is_finishing {
             let (id, order) = (seat.id.clone(), seat.order);
             self.unseat(at);
