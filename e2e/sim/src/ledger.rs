@@ -24,10 +24,9 @@ use millrace_lifecycle::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::check::A_SEQUENCE_IS_ONE_RECORD;
 use crate::check::{
-    A_LOST_FRAME_IS_NOTICED, AN_EPOCH_HAS_ONE_OWNER, COVERED_BEFORE_SAVED, ONLY_OWNERS_TELL, Violation,
-    WHO_LOST_A_TASK_STOPS, violation,
+    A_LOST_FRAME_IS_NOTICED, A_SEQUENCE_IS_ONE_RECORD, AN_EPOCH_HAS_ONE_OWNER, COVERED_BEFORE_SAVED, ONLY_OWNERS_TELL,
+    Violation, WHO_LOST_A_TASK_STOPS, violation,
 };
 
 /// A process: its shard and which start of it.
