@@ -9,7 +9,7 @@ use crate::{
     dedupe::Dedupe,
     frame::Kind,
     join::Joins,
-    order::Merge,
+    order::{Merge, MergeImage},
     plan::Plan,
     users::Users,
 };
@@ -27,37 +27,109 @@ const CONFIG: u8 = 9;
 /// Of pipelines with a catalog.
 const CATALOG: u8 = 10;
 
+/// A checkpoint under way: what is large is encoded little by little, as it was at the beginning.
+pub struct UnderWay {
+    writer: CheckpointWriter,
+    part: Part,
+    merge: MergeImage,
+    users_bytes: usize,
+    /// All sections that come behind.
+    rest: Vec<u8>,
+    copied: usize,
+}
+
+/// What is being written.
+enum Part {
+    Merge,
+    Users,
+    Joins,
+    Rest,
+}
+
+/// What became of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Slice {
+    /// It is still under way.
+    More,
+    Done(Vec<u8>),
+    /// It was given up, or never begun. The next one has to be a base.
+    Cancelled,
+}
+
+/// Of the rest, copied instead of a row.
+const ROW_BYTES: usize = 1 << 10;
+
 impl Profile {
-    /// Between drains only. Afterwards, changes are counted from here.
+    /// A whole checkpoint at once. Between drains only.
     pub fn checkpoint(&mut self, extent: Extent) -> Vec<u8> {
-        let mut w = CheckpointWriter::new(TaskKind::Profile, extent);
-        w.section(MERGE, |out| self.merge.write(out));
-        w.section(USERS, |out| match extent {
-            Extent::Base => self.users.encode_all(out),
-            Extent::Changes => self.users.encode_changes(out),
-        });
-        w.section(JOINS, |out| self.joins.write(out));
-        w.section(DEDUPE, |out| self.dedupe.write(extent == Extent::Changes, out));
-        w.section(COUNTS, |out| {
+        self.begin_checkpoint(extent);
+        loop {
+            match self.continue_checkpoint(usize::MAX) {
+                Slice::More => {}
+                Slice::Done(bytes) => return bytes,
+                Slice::Cancelled => return Vec::new(), // never: it was begun
+            }
+        }
+    }
+
+    /// Fixes the state that [`Profile::continue_checkpoint`] encodes. Between drains only. Afterwards, changes are counted
+    /// from here.
+    pub fn begin_checkpoint(&mut self, extent: Extent) {
+        let changes_only = extent == Extent::Changes;
+        let mut rest = CheckpointWriter::sections();
+        rest.section(DEDUPE, |out| self.dedupe.write(changes_only, out));
+        rest.section(COUNTS, |out| {
             let c = &self.counts;
             let of_version_1 = [c.accepted, c.duplicate, c.unconsented, c.late, self.offset];
             for n in of_version_1.into_iter().chain([c.erased, c.decisions, c.decisions_missing]) {
                 out.put_u64(n);
             }
         });
-        w.section(CONFIG, |out| self.write_config(out));
-        w.section(DECISIONS, |out| self.decisions.write(extent == Extent::Changes, out));
-        w.section(EXPERIMENTS, |out| self.experiments.write(out));
-        w.section(ERASED, |out| self.erased.write(out));
+        rest.section(CONFIG, |out| self.write_config(out));
+        rest.section(DECISIONS, |out| self.decisions.write(changes_only, out));
+        rest.section(EXPERIMENTS, |out| self.experiments.write(out));
+        rest.section(ERASED, |out| self.erased.write(out));
         if let Some(catalogs) = &mut self.catalogs {
-            w.section(CATALOG, |out| catalogs.write(extent == Extent::Changes, out));
+            rest.section(CATALOG, |out| catalogs.write(changes_only, out));
             catalogs.mark_saved();
         }
-        self.users.mark_clean();
         self.dedupe.mark_saved();
         self.decisions.mark_saved();
-        self.wants_base &= extent == Extent::Changes;
-        w.finish()
+        self.joins.begin();
+        self.wants_base &= changes_only;
+        let mut writer = CheckpointWriter::new(TaskKind::Profile, extent);
+        writer.begin_section(MERGE, 0);
+        self.under_way = Some(Box::new(UnderWay {
+            writer,
+            part: Part::Merge,
+            merge: self.merge.image(),
+            users_bytes: self.users.begin(extent),
+            rest: rest.finish(),
+            copied: 0,
+        }));
+    }
+
+    /// Encodes about `budget` more rows, also between two drains of one record. Once begun, records may be applied all the
+    /// while: the checkpoint is of the moment at which it began.
+    pub fn continue_checkpoint(&mut self, mut budget: usize) -> Slice {
+        let Some(mut under_way) = self.under_way.take() else { return Slice::Cancelled };
+        while budget > 0 {
+            if under_way.go_on(&mut self.users, &mut self.joins, &mut budget) {
+                self.was_cancelled = false;
+                return Slice::Done(under_way.writer.finish());
+            }
+        }
+        self.under_way = Some(under_way);
+        Slice::More
+    }
+
+    /// Gives up a checkpoint that is under way: what changed before it began is in no other, so the next has to be a base.
+    pub(super) fn cancel_checkpoint(&mut self) {
+        if self.under_way.take().is_some() {
+            self.users.cancel();
+            self.joins.cancel();
+            (self.wants_base, self.was_cancelled) = (true, true);
+        }
     }
 
     /// Restores from a base and the changes after it, in order. Where they were made under a later configuration than
@@ -148,5 +220,36 @@ impl Profile {
             }
         }
         Ok(())
+    }
+}
+
+impl UnderWay {
+    /// Goes on with one part. True at the end.
+    fn go_on(&mut self, users: &mut Users, joins: &mut Joins, budget: &mut usize) -> bool {
+        let Self { writer, part, merge, rest, copied, .. } = self;
+        let next = match part {
+            Part::Merge => writer.write(|out| merge.write(budget, out)).then_some((Part::Users, USERS, self.users_bytes)),
+            Part::Users => writer.write(|out| users.go_on(budget, out)).then_some((Part::Joins, JOINS, 0)),
+            Part::Joins => {
+                if writer.write(|out| joins.go_on(budget, out)) {
+                    writer.end_section();
+                    *part = Part::Rest;
+                }
+                None
+            }
+            Part::Rest => {
+                let to = rest.len().min(copied.saturating_add(budget.saturating_mul(ROW_BYTES)));
+                writer.write(|out| out.extend_from_slice(&rest[*copied..to]));
+                *budget = budget.saturating_sub((to - *copied).div_ceil(ROW_BYTES));
+                *copied = to;
+                return to == rest.len();
+            }
+        };
+        if let Some((next, tag, bytes)) = next {
+            writer.end_section();
+            writer.begin_section(tag, bytes);
+            *part = next;
+        }
+        false
     }
 }
