@@ -1,9 +1,9 @@
 //! How long taking a checkpoint stops a profile task of about 1 GB of rows, at once and little by little.
 //!
-//! `cargo run --release -p millrace-engine --example bench_checkpoint [USERS [JOINS [BITS]]]`. The mix's features and model:
-//! 4 M users of 258 bytes, 200,000 open joins. A base, then 100,000 changed rows and their delta, each in one go and in
-//! slices of 256 rows, between which events of other users are applied. Times are of the clock: a stop is a stop. Beside it the checkpoint of a
-//! model of 2^BITS weights, in one go.
+//! `cargo run --release -p millrace-engine --example bench_checkpoint [USERS [JOINS]]`. The mix's features and model: 4 M
+//! users of 258 bytes, 200,000 open joins. A base, then 100,000 changed rows and their delta, each in one go and in slices of
+//! 256 rows, between which events are applied. Times are of the clock: a stop is a stop. Beside it the weights of models of
+//! 2^22 and 2^24 weights, all of them used, in one go.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark")]
 
 use std::{
@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use millrace_crds::spec;
 use millrace_engine::{
     checkpoint::Extent,
     event::{Event, Seq, Time},
@@ -19,6 +20,7 @@ use millrace_engine::{
         Kind, Origin, Progress,
         outbox::{Handle, Outbox},
     },
+    learn::ftrl::{Entry, Ftrl},
     plan::Plan,
     profile::{Profile, Slice},
 };
@@ -109,7 +111,7 @@ impl Task {
             (longest, encoding, slices) = (longest.max(took), encoding + took, slices + 1);
             match slice {
                 Slice::More => {}
-                Slice::Done(bytes) => break bytes,
+                Slice::Done { bytes, .. } => break bytes,
                 Slice::Cancelled => panic!("nothing was erased"),
             }
             for _ in 0..RECORDS {
@@ -134,6 +136,32 @@ impl Task {
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+fn weights(bits: u32) {
+    let settings = spec::Ftrl { alpha: 0.1, beta: 1.0, l1: 0.0, l2: 0.0, bits, half_life_examples: None };
+    let (mut ftrl, mut scratch) = (Ftrl::new(&settings), Vec::new());
+    let mut learn = |ftrl: &mut Ftrl, indices: &mut dyn Iterator<Item = u64>| {
+        let entries: Vec<Entry> = indices.map(|index| Entry { index: index as u32, value: 1.0 }).collect();
+        ftrl.margin(&entries, &mut scratch);
+        ftrl.learn(&entries, &scratch, 0.5);
+    };
+    (0..1u64 << bits).step_by(64).for_each(|from| learn(&mut ftrl, &mut (from..from + 64)));
+    let encode = |ftrl: &mut Ftrl, changes_only| {
+        let (start, mut out) = (Instant::now(), Vec::new());
+        ftrl.encode(&mut out, changes_only);
+        ftrl.mark_clean();
+        (out.len(), ms(start.elapsed()))
+    };
+    let (base_bytes, base_ms) = encode(&mut ftrl, false);
+    for n in 0..CHANGED / 20 {
+        let random = |i: u64| (n * 20 + i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits);
+        learn(&mut ftrl, &mut (0..20).map(random));
+    }
+    let (delta_bytes, delta_ms) = encode(&mut ftrl, true);
+    println!(
+        "2^{bits} weights in one go: base {base_bytes} bytes, {base_ms:.1} ms; {CHANGED} changed weights {delta_bytes} bytes, {delta_ms:.1} ms"
+    );
 }
 
 fn main() {
@@ -164,4 +192,6 @@ fn main() {
         task.fill(changed(n * 11));
         task.in_slices(Extent::Changes, users);
     }
+    drop(task);
+    [22, 24].into_iter().for_each(weights);
 }

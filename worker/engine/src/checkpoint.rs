@@ -93,6 +93,9 @@ impl CheckpointWriter {
         self.bytes[at..at + 8].copy_from_slice(&len.to_le_bytes());
         self.bytes[at + 8..body].copy_from_slice(&sum.digest().to_le_bytes());
     }
+    pub fn written(&self) -> &[u8] {
+        &self.bytes
+    }
     pub fn finish(self) -> Vec<u8> {
         self.bytes
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::{Profile, decisions::Decisions, erased::Erased, experiments::Experiments};
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
@@ -30,20 +32,21 @@ const CATALOG: u8 = 10;
 /// A checkpoint under way: what is large is encoded little by little, as it was at the beginning.
 pub struct UnderWay {
     writer: CheckpointWriter,
-    part: Part,
     merge: MergeImage,
-    users_bytes: usize,
-    /// All sections that come behind.
-    rest: Vec<u8>,
+    /// Still to be written, the next one last, and how far that is.
+    parts: Vec<Part>,
     copied: usize,
+    is_begun: bool,
+    /// Of all that is written, up to `digested`.
+    digest: Xxh3,
+    digested: usize,
 }
 
-/// What is being written.
 enum Part {
-    Merge,
-    Users,
-    Joins,
-    Rest,
+    /// A section, of about so many bytes.
+    Section(u8, usize),
+    /// Sections that were small enough to be encoded at the beginning.
+    Encoded(Vec<u8>),
 }
 
 /// What became of a checkpoint.
@@ -51,13 +54,18 @@ enum Part {
 pub enum Slice {
     /// It is still under way.
     More,
-    Done(Vec<u8>),
+    Done {
+        bytes: Vec<u8>,
+        /// xxh3-64 of the bytes.
+        digest: u64,
+    },
     /// It was given up, or never begun. The next one has to be a base.
     Cancelled,
 }
 
-/// Of the rest, copied instead of a row.
-const ROW_BYTES: usize = 1 << 10;
+/// Of what is encoded copied, and of everything hashed, instead of a row.
+const COPIED_BYTES: usize = 1 << 10;
+const HASHED_BYTES: usize = 4 << 10;
 
 impl Profile {
     /// A whole checkpoint at once. Between drains only.
@@ -66,7 +74,7 @@ impl Profile {
         loop {
             match self.continue_checkpoint(usize::MAX) {
                 Slice::More => {}
-                Slice::Done(bytes) => return bytes,
+                Slice::Done { bytes, .. } => return bytes,
                 Slice::Cancelled => return Vec::new(), // never: it was begun
             }
         }
@@ -76,36 +84,44 @@ impl Profile {
     /// from here.
     pub fn begin_checkpoint(&mut self, extent: Extent) {
         let changes_only = extent == Extent::Changes;
-        let mut rest = CheckpointWriter::sections();
-        rest.section(DEDUPE, |out| self.dedupe.write(changes_only, out));
-        rest.section(COUNTS, |out| {
+        let users_bytes = self.users.begin(extent);
+        self.joins.begin();
+        self.dedupe.begin(changes_only);
+        self.decisions.begin(changes_only);
+        let (mut before, mut behind) = (CheckpointWriter::sections(), CheckpointWriter::sections());
+        before.section(COUNTS, |out| {
             let c = &self.counts;
             let of_version_1 = [c.accepted, c.duplicate, c.unconsented, c.late, self.offset];
             for n in of_version_1.into_iter().chain([c.erased, c.decisions, c.decisions_missing]) {
                 out.put_u64(n);
             }
         });
-        rest.section(CONFIG, |out| self.write_config(out));
-        rest.section(DECISIONS, |out| self.decisions.write(changes_only, out));
-        rest.section(EXPERIMENTS, |out| self.experiments.write(out));
-        rest.section(ERASED, |out| self.erased.write(out));
+        before.section(CONFIG, |out| self.write_config(out));
+        behind.section(EXPERIMENTS, |out| self.experiments.write(out));
+        behind.section(ERASED, |out| self.erased.write(out));
         if let Some(catalogs) = &mut self.catalogs {
-            rest.section(CATALOG, |out| catalogs.write(changes_only, out));
+            behind.section(CATALOG, |out| catalogs.write(changes_only, out));
             catalogs.mark_saved();
         }
-        self.dedupe.mark_saved();
-        self.decisions.mark_saved();
-        self.joins.begin();
         self.wants_base &= changes_only;
-        let mut writer = CheckpointWriter::new(TaskKind::Profile, extent);
-        writer.begin_section(MERGE, 0);
+        let mut parts = vec![
+            Part::Section(MERGE, 0),
+            Part::Section(USERS, users_bytes),
+            Part::Section(JOINS, 0),
+            Part::Section(DEDUPE, 0),
+            Part::Encoded(before.finish()),
+            Part::Section(DECISIONS, 0),
+            Part::Encoded(behind.finish()),
+        ];
+        parts.reverse();
         self.under_way = Some(Box::new(UnderWay {
-            writer,
-            part: Part::Merge,
+            writer: CheckpointWriter::new(TaskKind::Profile, extent),
             merge: self.merge.image(),
-            users_bytes: self.users.begin(extent),
-            rest: rest.finish(),
+            parts,
             copied: 0,
+            is_begun: false,
+            digest: Xxh3::new(),
+            digested: 0,
         }));
     }
 
@@ -114,13 +130,46 @@ impl Profile {
     pub fn continue_checkpoint(&mut self, mut budget: usize) -> Slice {
         let Some(mut under_way) = self.under_way.take() else { return Slice::Cancelled };
         while budget > 0 {
-            if under_way.go_on(&mut self.users, &mut self.joins, &mut budget) {
-                self.was_cancelled = false;
-                return Slice::Done(under_way.writer.finish());
+            let is_written = match under_way.parts.last() {
+                Some(Part::Section(tag, bytes)) => {
+                    let (tag, bytes) = (*tag, *bytes);
+                    self.write_section(&mut under_way, tag, bytes, &mut budget)
+                }
+                Some(Part::Encoded(_)) => under_way.copy(&mut budget),
+                None => {
+                    if under_way.hash(&mut budget) {
+                        self.was_cancelled = false;
+                        return Slice::Done { digest: under_way.digest.digest(), bytes: under_way.writer.finish() };
+                    }
+                    false
+                }
+            };
+            if is_written {
+                under_way.parts.pop();
             }
         }
         self.under_way = Some(under_way);
         Slice::More
+    }
+
+    /// Goes on with a section. True at its end.
+    fn write_section(&mut self, under_way: &mut UnderWay, tag: u8, bytes: usize, budget: &mut usize) -> bool {
+        let UnderWay { writer, merge, is_begun, .. } = under_way;
+        if !*is_begun {
+            writer.begin_section(tag, bytes);
+        }
+        let is_written = writer.write(|out| match tag {
+            MERGE => merge.write(budget, out),
+            USERS => self.users.go_on(budget, out),
+            JOINS => self.joins.go_on(budget, out),
+            DEDUPE => self.dedupe.go_on(budget, out),
+            _ => self.decisions.go_on(budget, out),
+        });
+        if is_written {
+            writer.end_section();
+        }
+        *is_begun = !is_written;
+        is_written
     }
 
     /// Gives up a checkpoint that is under way: what changed before it began is in no other, so the next has to be a base.
@@ -128,6 +177,8 @@ impl Profile {
         if self.under_way.take().is_some() {
             self.users.cancel();
             self.joins.cancel();
+            self.dedupe.cancel();
+            self.decisions.cancel();
             (self.wants_base, self.was_cancelled) = (true, true);
         }
     }
@@ -223,33 +274,31 @@ impl Profile {
     }
 }
 
+/// The bytes from `at` on that the budget allows for, so many for each row; both are moved on.
+fn slice_of<'b>(bytes: &'b [u8], at: &mut usize, budget: &mut usize, for_a_row: usize) -> &'b [u8] {
+    let to = bytes.len().min(at.saturating_add(budget.saturating_mul(for_a_row)));
+    let slice = &bytes[*at..to];
+    *budget = budget.saturating_sub(slice.len().div_ceil(for_a_row));
+    *at = to;
+    slice
+}
+
 impl UnderWay {
-    /// Goes on with one part. True at the end.
-    fn go_on(&mut self, users: &mut Users, joins: &mut Joins, budget: &mut usize) -> bool {
-        let Self { writer, part, merge, rest, copied, .. } = self;
-        let next = match part {
-            Part::Merge => writer.write(|out| merge.write(budget, out)).then_some((Part::Users, USERS, self.users_bytes)),
-            Part::Users => writer.write(|out| users.go_on(budget, out)).then_some((Part::Joins, JOINS, 0)),
-            Part::Joins => {
-                if writer.write(|out| joins.go_on(budget, out)) {
-                    writer.end_section();
-                    *part = Part::Rest;
-                }
-                None
-            }
-            Part::Rest => {
-                let to = rest.len().min(copied.saturating_add(budget.saturating_mul(ROW_BYTES)));
-                writer.write(|out| out.extend_from_slice(&rest[*copied..to]));
-                *budget = budget.saturating_sub((to - *copied).div_ceil(ROW_BYTES));
-                *copied = to;
-                return to == rest.len();
-            }
-        };
-        if let Some((next, tag, bytes)) = next {
-            writer.end_section();
-            writer.begin_section(tag, bytes);
-            *part = next;
+    /// Goes on copying what is encoded. True at its end.
+    fn copy(&mut self, budget: &mut usize) -> bool {
+        let Some(Part::Encoded(bytes)) = self.parts.last() else { return true };
+        let slice = slice_of(bytes, &mut self.copied, budget, COPIED_BYTES);
+        self.writer.write(|out| out.extend_from_slice(slice));
+        let is_written = self.copied == bytes.len();
+        if is_written {
+            self.copied = 0;
         }
-        false
+        is_written
+    }
+
+    /// Goes on hashing all that is written. True at its end.
+    fn hash(&mut self, budget: &mut usize) -> bool {
+        self.digest.update(slice_of(self.writer.written(), &mut self.digested, budget, HASHED_BYTES));
+        self.digested == self.writer.written().len()
     }
 }

@@ -5,7 +5,7 @@ use std::mem;
 
 use millrace_engine::{checkpoint::Extent, profile::Slice};
 use millrace_lifecycle::{
-    lineage::{Claim, Collect, LineageError, Owner, Save, State},
+    lineage::{Claim, Collect, Content, LineageError, Owner, Save, State},
     manifest::Position,
     placement::Role,
     store::{Answer, Next, Op, Procedure},
@@ -76,7 +76,7 @@ pub struct Begun {
 /// A state on its way to the store.
 pub struct Taken {
     begun: Begun,
-    bytes: Vec<u8>,
+    content: Content,
 }
 
 impl Custody {
@@ -133,7 +133,7 @@ impl Station {
         };
         let begun = Begun { extent, position, ticket: self.sent, last };
         seat.custody = match whole {
-            Some(bytes) => Custody::Waiting(owner, Taken { begun, bytes }),
+            Some(bytes) => Custody::Waiting(owner, Taken { begun, content: bytes.into() }),
             None => Custody::Taking(owner, begun),
         };
         if self.is_finishing {
@@ -153,8 +153,8 @@ impl Station {
             return Ok(true);
         }
         if let Custody::Taking(owner, begun) = mem::replace(&mut seat.custody, Custody::Gone) {
-            if let Slice::Done(bytes) = slice {
-                seat.custody = Custody::Waiting(owner, Taken { begun, bytes });
+            if let Slice::Done { bytes, digest } = slice {
+                seat.custody = Custody::Waiting(owner, Taken { begun, content: Content { bytes, digest } });
             } else {
                 // It is given up, and taken anew at the next flush.
                 (seat.custody, seat.must_be_base, seat.saved_position) = (Custody::Idle(owner), true, None);
@@ -171,10 +171,10 @@ impl Station {
             return Ok(());
         }
         let Custody::Waiting(owner, taken) = mem::replace(custody, Custody::Gone) else { return Ok(()) };
-        let Taken { begun: Begun { extent, position, last, .. }, bytes } = taken;
+        let Taken { begun: Begun { extent, position, last, .. }, content } = taken;
         let (count, is_base) = (self.seats[at].written.count + 1, extent == Extent::Base);
-        let written = Written { count, at_unix_ms: position.written_at_unix_ms, bytes: bytes.len(), is_base };
-        let state = if is_base { State::Base(bytes) } else { State::Delta(bytes) };
+        let written = Written { count, at_unix_ms: position.written_at_unix_ms, bytes: content.bytes.len(), is_base };
+        let state = if is_base { State::Base(content) } else { State::Delta(content) };
         let save = if last { owner.release(state, position) } else { owner.save(state, position) };
         self.saving(at, save, last, written).map(|_| ())
     }

@@ -110,7 +110,8 @@ proptest! {
                         prop_assert!(live.rig.profile.wants_base());
                         under_way = None;
                     }
-                    Slice::Done(bytes) => {
+                    Slice::Done { bytes, digest } => {
+                        prop_assert_eq!(digest, xxhash_rust::xxh3::xxh3_64(&bytes));
                         let expected = under_way.take().unwrap();
                         prop_assert!(bytes == expected.bytes, "byte for byte");
                         if expected.extent == Extent::Base {
@@ -164,7 +165,7 @@ fn erasures_that_keep_coming_do_not_keep_checkpoints_away() {
     let digest = rig.profile.digest();
     rig.profile.begin_checkpoint(Extent::Base);
     erase(&mut rig, "b");
-    let Slice::Done(base) = rig.profile.continue_checkpoint(usize::MAX) else { panic!("it goes on") };
+    let Slice::Done { bytes: base, .. } = rig.profile.continue_checkpoint(usize::MAX) else { panic!("it goes on") };
     assert!(rig.profile.wants_base(), "it holds b, as of before");
     assert_eq!(Profile::restore(rig.plan.clone(), &[&base]).unwrap().digest(), digest);
     rig.profile.begin_checkpoint(Extent::Base);
@@ -178,7 +179,7 @@ fn who_withdraws_is_in_the_checkpoint_under_way_and_goes_with_the_next() {
     let digest = rig.profile.digest();
     rig.read(&[r#"{"type":"consent","u":"a","t":9500,"ok":false}"#, r#"{"type":"view","u":"c","t":99000}"#]);
     assert!(!rig.has_row("a"));
-    let Slice::Done(base) = rig.profile.continue_checkpoint(usize::MAX) else { panic!("it goes on") };
+    let Slice::Done { bytes: base, .. } = rig.profile.continue_checkpoint(usize::MAX) else { panic!("it goes on") };
     let changes = rig.profile.checkpoint(Extent::Changes);
     let now = rig.profile.digest();
     rig.restart(&[&base]);
