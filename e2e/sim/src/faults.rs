@@ -26,6 +26,8 @@ pub struct Faults {
     pub control_restarts: u64,
     pub drain: u64,
     pub rollout: u64,
+    /// In each tick in which a task works: a user is erased.
+    pub erase: u64,
     /// The longest that anything takes, in ticks.
     pub delay_ticks: u64,
 }
@@ -52,6 +54,7 @@ impl Faults {
             control_restarts: some(50),
             drain: some(60),
             rollout: some(30),
+            erase: some(10),
             delay_ticks: 1 + rng.below(30),
         }
     }

@@ -48,6 +48,11 @@ const BEGIN_MS: u64 = 1_700_000_000_000;
 /// Event time passes so much faster than ticks.
 const MS_PER_TICK: u64 = 1_000;
 
+/// What people's clocks say.
+pub fn time_at(tick: u64) -> Time {
+    Time(((BEGIN_MS + tick * MS_PER_TICK) * 1_000) as i64)
+}
+
 impl Ground {
     pub fn new() -> Result<Self, GroundError> {
         let folder = tempfile::tempdir()?;
@@ -100,7 +105,7 @@ impl Scribe<'_> {
         let partitions = &self.ground.partitions[source];
         let user = decoded.events.first().map(|event| event.user);
         let partition = user.map_or(0, |user| partition_of(user, partitions.len() as u32));
-        let received = Time(((BEGIN_MS + tick * MS_PER_TICK) * 1_000) as i64);
+        let received = time_at(tick);
         let mut bytes = Vec::new();
         record::write(&decoded, received, &mut bytes);
         let name = &self.ground.pipeline.spec().sources[source].name;

@@ -11,13 +11,14 @@ use millrace::{
         HostError,
         ingest::Shared,
         make::Maker,
-        station::{Command, Now},
+        station::{Command, Now, Station},
         task::Task,
     },
     log::{Log, memory::MemoryLog},
     store::{Answer, Op, Outcome, Store, StoreError, checkpoint::Restored, memory::MemoryStore},
 };
 use millrace_e2e::rng::Rng;
+use millrace_engine::control::{Control as Record, Erase};
 use millrace_lifecycle::{
     keys::{self, Named, TaskId},
     manifest::Manifest,
@@ -29,7 +30,7 @@ use crate::{
     check::{self, Checks, Violation, digest},
     control::{Control, Heard},
     faults::Faults,
-    ground::{Coming, Ground, GroundError},
+    ground::{Coming, Ground, GroundError, time_at},
     node::{Frames, Node, Work, is_expected},
 };
 
@@ -384,6 +385,9 @@ impl<'g> World<'g> {
                 let stepped = work.station.step(at, budget, now).map(|_| ());
                 self.allowed(node, stepped)?;
             }
+            if self.rng.per_mille(self.faults.erase) {
+                self.erase(node, at);
+            }
         }
         if let Some(work) = &mut self.nodes[node].work {
             let ticked = work.station.tick(now);
@@ -393,6 +397,17 @@ impl<'g> World<'g> {
         let rest = 1 + self.rng.below(4);
         self.after(rest, Event::Wake { node });
         Ok(())
+    }
+
+    /// A user wants to be forgotten, and the seat's task is told, if it is the owner of profiles.
+    fn erase(&mut self, node: usize, at: usize) {
+        let user = self.ground.pipeline.keys.user_of(&format!("u{}", self.rng.below(9)));
+        let time = time_at(self.tick);
+        let Some(work) = &mut self.nodes[node].work else { return };
+        let Station { seats, outbox, .. } = &mut work.station;
+        if let Some(seat) = seats.get_mut(at).filter(|seat| seat.is_owner() && matches!(seat.task, Task::Profile(..))) {
+            seat.append_control(&Record::Erase(Erase { user, time }), outbox);
+        }
     }
 
     /// Sends what a station wants done on its way.

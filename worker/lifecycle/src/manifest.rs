@@ -1,11 +1,11 @@
 //! What a task's manifest says, format version 1.
 
-use serde::{Deserialize, Serialize};
 use crate::{
     keys::{FileKind, TaskId},
     sealed::{self, Unsealed, hex},
     store::{Digest, Object},
 };
+use serde::{Deserialize, Serialize};
 
 pub const FORMAT_VERSION: u32 = 1;
 

@@ -81,8 +81,9 @@ impl Profile {
     }
 
     /// Fixes the state that [`Profile::continue_checkpoint`] encodes. Between drains only. Afterwards, changes are counted
-    /// from here.
+    /// from here. A checkpoint that is under way is given up.
     pub fn begin_checkpoint(&mut self, extent: Extent) {
+        self.cancel_checkpoint();
         let changes_only = extent == Extent::Changes;
         let users_bytes = self.users.begin(extent);
         self.joins.begin();
