@@ -93,8 +93,8 @@ impl Custody {
 
     /// May its effects be told?
     pub fn is_owner(&self) -> bool {
-        use Custody::*;
-        matches!(self, Idle(_) | Taking(..) | Waiting(..) | Saving { .. } | Collecting { .. })
+        let is_before_save = matches!(self, Self::Idle(_) | Self::Taking(..) | Self::Waiting(..));
+        is_before_save || matches!(self, Self::Saving { .. } | Self::Collecting { .. })
     }
 
     pub(super) fn shadow(&mut self) -> Option<&mut Shadow> {
