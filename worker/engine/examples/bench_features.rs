@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use millrace_engine::{
+    checkpoint::Extent,
     event::{Event, Time},
     feature::{Context, Features, Projection, mix},
     names::Names,
@@ -94,7 +95,9 @@ fn run(
     let digest = users.digest();
     println!("  digest {digest:032x} of all rows in {:.0} ns a row", each(start.elapsed(), rows as u64));
     let (start, mut base) = (Instant::now(), Vec::new());
-    users.encode_all(&mut base);
+    users.begin(Extent::Base);
+    let mut all = usize::MAX;
+    users.go_on(&mut all, &mut base);
     println!("  base: {} bytes a user, {:.0} ns", base.len() / rows, each(start.elapsed(), rows as u64));
     println!("  memory: {} bytes a user, row {}", users.memory_bytes() / rows, features.row_bytes());
     let idle = users.row(users.find(mix::Events::pseudonym(0)).ok_or("user 0 is there")?).last_event();

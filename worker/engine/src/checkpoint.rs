@@ -3,10 +3,14 @@
 //! Version 2: `"MLRC"`, version u8, task u8, base 0 or changes 1 u8, 0 u8, engine version u32; then for each section
 //! tag u8, length u64, xxh3 u64, bytes. Version 1 is laid out alike; some sections had less in it, or were not there.
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::codec::{Corrupt, Put, Reader};
 
 pub const VERSION: u8 = 2;
 const MAGIC: &[u8; 4] = b"MLRC";
+/// Tag, length, checksum.
+const SECTION_HEAD_BYTES: usize = 1 + 8 + 8;
 
 /// Whose state it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,29 +40,61 @@ pub enum CheckpointError {
     Corrupt(#[from] Corrupt),
 }
 
-/// Writes one checkpoint.
+/// Writes one checkpoint, or some of its sections.
 pub struct CheckpointWriter {
     bytes: Vec<u8>,
+    open: Option<OpenSection>,
+}
+
+struct OpenSection {
+    /// Where its length stands.
+    at: usize,
+    sum: Box<Xxh3>,
 }
 
 impl CheckpointWriter {
     pub fn new(task: TaskKind, extent: Extent) -> Self {
-        let mut bytes = Vec::new();
-        bytes.put(MAGIC);
-        bytes.put(&[VERSION, task as u8, extent as u8, 0]);
-        bytes.put_u32(crate::ENGINE_VERSION);
-        Self { bytes }
+        let mut sections = Self::sections();
+        sections.bytes.put(MAGIC);
+        sections.bytes.put(&[VERSION, task as u8, extent as u8, 0]);
+        sections.bytes.put_u32(crate::ENGINE_VERSION);
+        sections
+    }
+    /// Without a head: what comes behind other sections.
+    pub fn sections() -> Self {
+        Self { bytes: Vec::new(), open: None }
     }
     pub fn section(&mut self, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        self.begin_section(tag, 0);
+        self.write(write);
+        self.end_section();
+    }
+    /// Begins a section of about so many bytes.
+    pub fn begin_section(&mut self, tag: u8, bytes: usize) {
+        self.bytes.reserve(SECTION_HEAD_BYTES + bytes);
         self.bytes.put_u8(tag);
-        let at = self.bytes.len();
+        self.open = Some(OpenSection { at: self.bytes.len(), sum: Box::default() });
         self.bytes.put_u64(0);
         self.bytes.put_u64(0);
-        write(&mut self.bytes);
-        let body = at + 16;
-        let (len, sum) = ((self.bytes.len() - body) as u64, xxhash_rust::xxh3::xxh3_64(&self.bytes[body..]));
+    }
+    /// Goes on with the section that was begun. `write` appends.
+    pub fn write<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let from = self.bytes.len();
+        let written = write(&mut self.bytes);
+        if let Some(open) = &mut self.open {
+            open.sum.update(&self.bytes[from..]);
+        }
+        written
+    }
+    pub fn end_section(&mut self) {
+        let Some(OpenSection { at, sum }) = self.open.take() else { return };
+        let body = at + SECTION_HEAD_BYTES - 1;
+        let len = (self.bytes.len() - body) as u64;
         self.bytes[at..at + 8].copy_from_slice(&len.to_le_bytes());
-        self.bytes[at + 8..body].copy_from_slice(&sum.to_le_bytes());
+        self.bytes[at + 8..body].copy_from_slice(&sum.digest().to_le_bytes());
+    }
+    pub fn written(&self) -> &[u8] {
+        &self.bytes
     }
     pub fn finish(self) -> Vec<u8> {
         self.bytes

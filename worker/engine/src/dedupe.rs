@@ -18,6 +18,16 @@ pub struct Dedupe {
     /// How many ids were ever added, and how many of them the last checkpoint held.
     added: u64,
     saved: u64,
+    under_way: Option<Image>,
+}
+
+/// What a checkpoint under way is still to hold. Ids are numbered as they were added, and never change.
+struct Image {
+    head: Vec<u8>,
+    next: u64,
+    end: u64,
+    /// From `next` on, those that have expired since.
+    expired: VecDeque<(Time, u128)>,
 }
 
 /// Ids are keyed hashes already.
@@ -27,7 +37,12 @@ fn hash(id: &u128) -> u64 {
 
 impl Dedupe {
     pub fn new(window_micros: i64) -> Self {
-        Self { window_micros, known: HashTable::new(), by_age: VecDeque::new(), added: 0, saved: 0 }
+        Self { window_micros, known: HashTable::new(), by_age: VecDeque::new(), added: 0, saved: 0, under_way: None }
+    }
+
+    /// The number of the oldest.
+    fn first_number(&self) -> u64 {
+        self.added - self.by_age.len() as u64
     }
 
     pub fn set_window(&mut self, micros: i64) {
@@ -71,6 +86,10 @@ impl Dedupe {
         while let Some((time, id)) = self.by_age.front().copied()
             && time < now.minus(self.window_micros)
         {
+            let number = self.first_number();
+            if let Some(image) = self.under_way.as_mut().filter(|image| (image.next..image.end).contains(&number)) {
+                image.expired.push_back((time, id));
+            }
             self.by_age.pop_front();
             if let Ok(entry) = self.known.find_entry(hash(&id), |k| *k == id) {
                 entry.remove();
@@ -78,26 +97,43 @@ impl Dedupe {
         }
     }
 
-    /// All ids, or those added since `mark_saved`, with the number of ids ever added.
-    pub fn write(&self, changes_only: bool, out: &mut Vec<u8>) {
-        let new = if changes_only {
-            (self.added - self.saved).min(self.by_age.len() as u64)
-        } else {
-            self.by_age.len() as u64
-        };
-        out.put_u64(self.added);
-        out.put_u32(new as u32);
-        for (time, id) in self.by_age.iter().skip(self.by_age.len() - new as usize) {
-            out.put_i64(time.0);
-            out.put_u128(*id);
-        }
-    }
-
-    pub fn mark_saved(&mut self) {
+    /// Fixes what [`Dedupe::go_on`] is to encode: all ids, or those added since the last time, with the number of ids ever
+    /// added.
+    pub fn begin(&mut self, changes_only: bool) {
+        let new = if changes_only { self.added - self.saved } else { self.added };
+        let new = new.min(self.by_age.len() as u64);
+        let mut head = Vec::new();
+        head.put_u64(self.added);
+        head.put_u32(new as u32);
         self.saved = self.added;
+        self.under_way = Some(Image { head, next: self.added - new, end: self.added, expired: VecDeque::new() });
     }
 
-    /// Adds what `write` wrote: a base first, then changes in order.
+    /// Appends the next ids, about as many as are left of `budget`, as they were at the beginning. True at the end.
+    pub fn go_on(&mut self, budget: &mut usize, out: &mut Vec<u8>) -> bool {
+        let first = self.first_number();
+        let Some(image) = &mut self.under_way else { return true };
+        out.append(&mut image.head);
+        while *budget > 0 && image.next < image.end {
+            *budget -= 1;
+            let held = || self.by_age.get((image.next.saturating_sub(first)) as usize).copied();
+            let Some((time, id)) = image.expired.pop_front().or_else(held) else { break };
+            image.next += 1;
+            out.put_i64(time.0);
+            out.put_u128(id);
+        }
+        let is_done = image.next == image.end;
+        if is_done {
+            self.under_way = None;
+        }
+        is_done
+    }
+
+    pub fn cancel(&mut self) {
+        self.under_way = None;
+    }
+
+    /// Adds what `go_on` wrote: a base first, then changes in order.
     pub fn read(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
         let added = r.u64("ids added")?;
         for _ in 0..r.count(24, "ids")? {
@@ -130,8 +166,8 @@ mod tests {
                 if expected { accepted.push((now, id)); }
                 if checkpoint == 0 {
                     let mut bytes = Vec::new();
-                    dedupe.write(!saved.is_empty(), &mut bytes);
-                    dedupe.mark_saved();
+                    dedupe.begin(!saved.is_empty());
+                    while !dedupe.go_on(&mut 3, &mut bytes) {}
                     saved.push(bytes);
                     dedupe = Dedupe::new(100);
                     for bytes in &saved { dedupe.read(&mut Reader::new(bytes)).unwrap(); }

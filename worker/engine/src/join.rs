@@ -17,6 +17,7 @@ use crate::{
     event::{Event, EventType, Pseudonym, Seq, Time, category_of_text},
     example::{ExampleHead, FeatureValue, VALUE_BYTES},
     frame::Origin,
+    snapshot::{Bits, UnderWay},
 };
 
 /// What an impression waits for.
@@ -114,6 +115,10 @@ pub struct Joins {
     shapes: Vec<Shape>,
     slots: Vec<OpenJoin>,
     free: Vec<u32>,
+    /// Slots of all open impressions.
+    open: Bits,
+    /// The checkpoint under way.
+    snapshot: UnderWay,
     /// By user slot: the newest open impression.
     newest: Vec<u32>,
     timers: Vec<VecDeque<Timer>>,
@@ -136,7 +141,22 @@ impl Joins {
         let counts = vec![OutcomeCounts::default(); outcomes.len()];
         let (slots, free, newest, values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (labelled, shapes) = (Vec::new(), vec![shape_of(examples)]);
-        Self { outcomes, shapes, slots, free, newest, timers, opened: 0, warmed: 0, values, labelled, counts }
+        let (open, snapshot) = (Bits::default(), None);
+        Self {
+            outcomes,
+            shapes,
+            slots,
+            free,
+            open,
+            snapshot,
+            newest,
+            timers,
+            opened: 0,
+            warmed: 0,
+            values,
+            labelled,
+            counts,
+        }
     }
 
     pub fn open_count(&self) -> usize {
@@ -230,6 +250,7 @@ impl Joins {
     }
 
     fn link(&mut self, slot: u32) {
+        self.open.insert(slot);
         let user = self.slots[slot as usize].user_slot as usize;
         if self.newest.len() <= user {
             self.newest.resize(user + 1, NONE);
@@ -253,6 +274,8 @@ impl Joins {
     }
 
     fn close(&mut self, slot: u32) {
+        self.keep_image(slot);
+        self.open.remove(slot);
         let join = &mut self.slots[slot as usize];
         let (older, newer, user) = (join.older, join.newer, join.user_slot as usize);
         join.number = 0;
@@ -354,6 +377,7 @@ impl Joins {
 
     /// Labels the items of that category, or all; false: there is none.
     fn set_label(&mut self, slot: u32, n: usize, category: Option<u64>) -> bool {
+        self.keep_image(slot);
         let (mut found, mut first) = (false, 0);
         for item in self.slots[slot as usize].items.iter_mut().filter(|i| category.is_none_or(|c| i.category == c)) {
             found = true;
@@ -376,10 +400,11 @@ impl Joins {
         }
         self.warmed -= 1;
         let Some(timer) = self.timers[n].pop_front() else { return };
-        let join = &mut self.slots[timer.slot as usize];
-        if join.number != timer.number {
+        if self.slots[timer.slot as usize].number != timer.number {
             return; // closed before its time
         }
+        self.keep_image(timer.slot);
+        let join = &mut self.slots[timer.slot as usize];
         join.fired |= 1 << n;
         let of = Fired { user: join.user, decision: join.decision };
         let mut values_at = 0;

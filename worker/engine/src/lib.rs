@@ -30,4 +30,5 @@ pub mod order;
 pub mod plan;
 pub mod privacy;
 pub mod profile;
+pub mod snapshot;
 pub mod users;

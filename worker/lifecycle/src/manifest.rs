@@ -1,13 +1,11 @@
 //! What a task's manifest says, format version 1.
 
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::{
     keys::{FileKind, TaskId},
     sealed::{self, Unsealed, hex},
-    store::Object,
+    store::{Digest, Object},
 };
+use serde::{Deserialize, Serialize};
 
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -71,16 +69,22 @@ pub struct FileRef {
 }
 
 impl FileRef {
-    pub fn of(key: String, kind: FileKind, bytes: &[u8]) -> Self {
-        Self { key, kind, size_bytes: bytes.len() as u64, digest: xxh3_64(bytes) }
+    pub fn of(key: String, kind: FileKind, digest: Digest) -> Self {
+        Self { key, kind, size_bytes: digest.size_bytes, digest: digest.digest }
     }
 
     /// Whether these are the bytes; the error says what is wrong.
     pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
-        if bytes.len() as u64 != self.size_bytes {
-            return Err(format!("it has {} bytes instead of {}", bytes.len(), self.size_bytes));
+        self.check_digest(Some(Digest::of(bytes)))
+    }
+
+    /// Likewise, of bytes that somebody else has read under its key.
+    pub fn check_digest(&self, found: Option<Digest>) -> Result<(), String> {
+        let Digest { size_bytes, digest } = found.ok_or_else(|| "it is missing".to_owned())?;
+        if size_bytes != self.size_bytes {
+            return Err(format!("it has {size_bytes} bytes instead of {}", self.size_bytes));
         }
-        if xxh3_64(bytes) != self.digest {
+        if digest != self.digest {
             return Err("its digest does not match".to_owned());
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The checkpoint store as it is seen from here: what is asked of it, and what it may answer.
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Names one content of an object; another content has another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,20 @@ pub struct Object {
     pub version: Version,
 }
 
+/// By which what was read of an object is known to be what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    pub size_bytes: u64,
+    /// xxh3-64 of its bytes.
+    pub digest: u64,
+}
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { size_bytes: bytes.len() as u64, digest: xxh3_64(bytes) }
+    }
+}
+
 /// An object's key and size.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
@@ -59,6 +73,9 @@ pub struct Listed {
 pub enum Op {
     /// The object as a whole.
     Get { key: String },
+    /// The object is read as a whole, as `Get` does, and what is asked for is its digest: whoever asks has no time for
+    /// hundreds of megabytes.
+    Digest { key: String },
     /// Creates an object that is never changed.
     Put { key: String, bytes: Vec<u8> },
     /// Replaces an object if its version is the expected one; `None`: creates it if there is none.
@@ -72,7 +89,8 @@ pub enum Op {
 impl Op {
     pub fn key(&self) -> &str {
         match self {
-            Op::Get { key } | Op::Put { key, .. } | Op::Swap { key, .. } | Op::Delete { key } => key,
+            Op::Get { key } | Op::Digest { key } | Op::Delete { key } => key,
+            Op::Put { key, .. } | Op::Swap { key, .. } => key,
             Op::List { prefix } => prefix,
         }
     }
@@ -83,6 +101,8 @@ impl Op {
 pub enum Answer {
     /// `None` only if the store answers that there is none.
     Got(Result<Option<Object>, StoreError>),
+    /// Likewise.
+    Digested(Result<Option<Digest>, StoreError>),
     /// To `Put` and `Swap`.
     Wrote(Outcome),
     Listed(Result<Vec<Listed>, StoreError>),
@@ -92,6 +112,9 @@ pub enum Answer {
 impl Answer {
     pub fn object(self) -> Result<Option<Object>, StoreError> {
         if let Answer::Got(got) = self { got } else { Err(self.of_another_kind()) }
+    }
+    pub fn digest(self) -> Result<Option<Digest>, StoreError> {
+        if let Answer::Digested(digested) = self { digested } else { Err(self.of_another_kind()) }
     }
     pub fn outcome(self) -> Outcome {
         if let Answer::Wrote(outcome) = self { outcome } else { Outcome::Unknown(self.of_another_kind()) }

@@ -13,7 +13,7 @@ use millrace_engine::{
     join::OutcomeCounts,
     model::ModelTask,
     plan::ExperimentPlan,
-    profile::Profile,
+    profile::{Profile, Slice},
 };
 
 use super::{
@@ -216,12 +216,25 @@ impl Task {
         }
     }
 
-    pub fn checkpoint(&mut self, extent: Extent) -> Result<(Extent, Vec<u8>), HostError> {
-        Ok(match self {
-            Task::Ingest(task, _) => (Extent::Base, task.checkpoint()),
-            Task::Profile(profile, ..) => (extent, profile.checkpoint(extent)),
-            Task::Model(model, ..) => (extent, model.checkpoint(extent)),
-        })
+    /// Fixes a checkpoint as of now: its extent, and its bytes where that is the whole of it. Otherwise
+    /// [`Task::continue_checkpoint`] gives them, while the task goes on.
+    pub fn begin_checkpoint(&mut self, extent: Extent) -> (Extent, Option<Vec<u8>>) {
+        match self {
+            Task::Ingest(task, _) => (Extent::Base, Some(task.checkpoint())),
+            Task::Profile(profile, ..) => {
+                profile.begin_checkpoint(extent);
+                (extent, None)
+            }
+            Task::Model(model, ..) => (extent, Some(model.checkpoint(extent))),
+        }
+    }
+
+    /// Encodes about `budget` rows.
+    pub fn continue_checkpoint(&mut self, budget: usize) -> Slice {
+        match self {
+            Task::Profile(profile, ..) => profile.continue_checkpoint(budget),
+            Task::Ingest(..) | Task::Model(..) => Slice::Cancelled,
+        }
     }
 
     /// Asked only when all its effects are durable. `stage` says what has come to its end before it.

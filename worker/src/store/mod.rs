@@ -13,7 +13,7 @@ mod tests;
 
 pub use millrace_lifecycle::{
     keys, manifest, sealed,
-    store::{Answer, Listed, Next, Object, Op, Outcome, Procedure, StoreError, Version},
+    store::{Answer, Digest, Listed, Next, Object, Op, Outcome, Procedure, StoreError, Version},
 };
 
 /// Keys are built by [`keys`] only. Called from any thread; every call blocks until it is done.
@@ -37,6 +37,9 @@ pub trait Store: Send + Sync {
     fn answer(&self, op: Op) -> Answer {
         match op {
             Op::Get { key } => Answer::Got(self.get(&key)),
+            Op::Digest { key } => {
+                Answer::Digested(self.get(&key).map(|found| found.map(|object| Digest::of(&object.bytes))))
+            }
             Op::Put { key, bytes } => Answer::Wrote(self.put(&key, &bytes)),
             Op::Swap { key, expected, bytes } => Answer::Wrote(self.swap(&key, expected.as_ref(), &bytes)),
             Op::List { prefix } => Answer::Listed(self.list(&prefix)),

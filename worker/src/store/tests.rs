@@ -27,11 +27,11 @@ fn position(log_offset: u64) -> Position {
 }
 
 fn base(text: &str) -> State {
-    State::Base(text.as_bytes().to_vec())
+    State::Base(text.as_bytes().to_vec().into())
 }
 
 fn delta(text: &str) -> State {
-    State::Delta(text.as_bytes().to_vec())
+    State::Delta(text.as_bytes().to_vec().into())
 }
 
 /// An owner with its store.
@@ -341,7 +341,7 @@ fn inspection_lists_all_tasks() {
 }
 
 fn golden() -> Manifest {
-    let file = |key: &str, kind, bytes: &[u8]| FileRef::of(format!("tasks/model/ctr/{key}"), kind, bytes);
+    let file = |key: &str, kind, bytes: &[u8]| FileRef::of(format!("tasks/model/ctr/{key}"), kind, Digest::of(bytes));
     let files = vec![
         file("base-0000000002-0000000001", FileKind::Base, b"base"),
         file("delta-0000000002-0000000002", FileKind::Delta, b"delta"),

@@ -71,6 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::{
+        checkpoint::Extent,
         event::Event,
         example::FeatureValue,
         feature::{Context, Features, mix},
@@ -161,10 +162,15 @@ mod tests {
                     prop_assert_eq!(&values, &expected[&name], "{}", name);
                 }
             }
-            let (mut base, mut again) = (Vec::new(), Vec::new());
-            users.encode_all(&mut base);
-            Users::load_all(&new.features, &base).unwrap().encode_all(&mut again);
-            prop_assert_eq!(again, base, "what was migrated is saved and restored");
+            let base = |users: &mut Users| {
+                let (mut base, mut all) = (Vec::new(), usize::MAX);
+                users.begin(Extent::Base);
+                assert!(users.go_on(&mut all, &mut base));
+                base
+            };
+            let saved = base(&mut users);
+            let again = base(&mut Users::load_all(&new.features, &saved).unwrap());
+            prop_assert_eq!(again, saved, "what was migrated is saved and restored");
         }
     }
 }

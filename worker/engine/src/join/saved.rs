@@ -9,7 +9,21 @@ use crate::{
     event::{Pseudonym, Time, category_of_text},
     example::{FeatureValue, VALUE_BYTES},
     frame::{put_origin, put_seq, read_origin, read_seq},
+    snapshot::{Rows, Snapshot},
 };
+
+impl Rows for Joins {
+    fn key(&self, slot: u32) -> u128 {
+        self.slots[slot as usize].number.into()
+    }
+
+    fn encode(&mut self, slot: u32, out: &mut Vec<u8>) {
+        let join = &self.slots[slot as usize];
+        out.put_u64(join.number);
+        out.put_u32(join.shape);
+        join.write_content(out);
+    }
+}
 
 impl Joins {
     /// Order-independent digest of all open impressions, without their slots and numbers.
@@ -23,34 +37,56 @@ impl Joins {
         })
     }
 
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.put_u64(self.opened);
-        out.put_u32(self.counts.len() as u32);
+    /// Fixes what [`Joins::go_on`] is to encode: all open impressions as they are now.
+    pub fn begin(&mut self) {
+        let mut head = Vec::new();
+        head.put_u64(self.opened);
+        head.put_u32(self.counts.len() as u32);
         for c in &self.counts {
-            out.put_u64(c.events);
-            out.put_u64(c.matched);
+            head.put_u64(c.events);
+            head.put_u64(c.matched);
         }
-        out.put_u32(self.shapes.len() as u32);
+        head.put_u32(self.shapes.len() as u32);
         for shape in &self.shapes {
-            out.put_u32(shape.len() as u32);
+            head.put_u32(shape.len() as u32);
             for kept in shape {
-                out.put_str(&kept.model);
-                out.put_u32(kept.wanted.map_or(NONE, |(outcome, _)| outcome as u32));
-                out.put_u64(kept.schema);
-                out.put_u32(kept.columns as u32);
+                head.put_str(&kept.model);
+                head.put_u32(kept.wanted.map_or(NONE, |(outcome, _)| outcome as u32));
+                head.put_u64(kept.schema);
+                head.put_u32(kept.columns as u32);
             }
         }
-        let mut open: Vec<&OpenJoin> = self.slots.iter().filter(|j| j.number != 0).collect();
-        open.sort_unstable_by_key(|j| j.number);
-        out.put_u32(open.len() as u32);
-        for join in open {
-            out.put_u64(join.number);
-            out.put_u32(join.shape);
-            join.write_content(out);
+        head.put_u32(self.open_count() as u32);
+        // An open impression has a timer, and timers are in the order of numbers.
+        let lowest = self.timers.iter().filter_map(|queue| queue.front()).map(|timer| timer.number).min();
+        let numbers = (lowest.unwrap_or_default().into(), self.opened.into());
+        self.snapshot = Some(Box::new(Snapshot::begin(self.open.clone(), numbers, head, Vec::new())));
+    }
+
+    /// Appends the next impressions, about as many as are left of `budget`, as they were at the beginning. True at the end.
+    pub fn go_on(&mut self, budget: &mut usize, out: &mut Vec<u8>) -> bool {
+        let Some(mut snapshot) = self.snapshot.take() else { return true };
+        let is_done = snapshot.go_on(self, budget, out);
+        if !is_done {
+            self.snapshot = Some(snapshot);
+        }
+        is_done
+    }
+
+    pub fn cancel(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// The impression is about to change, or to go.
+    #[inline]
+    pub(super) fn keep_image(&mut self, slot: u32) {
+        if let Some(mut snapshot) = self.snapshot.take() {
+            snapshot.keep(slot, self);
+            self.snapshot = Some(snapshot);
         }
     }
 
-    /// Reads what `write` wrote, under the same plans. `slot_of` finds a user's slot. `version`: of the checkpoint; 1 knew
+    /// Reads what `go_on` wrote, under the same plans. `slot_of` finds a user's slot. `version`: of the checkpoint; 1 knew
     /// but one shape.
     pub fn read(
         outcomes: Vec<OutcomePlan>,

@@ -29,8 +29,9 @@ pub(super) fn shape_of(examples: &[ExamplePlan]) -> Shape {
 
 impl Joins {
     /// Goes over to other outcomes and models. Open impressions keep their values, for the models that there still are with
-    /// the same outcome, and wait for no new one.
+    /// the same outcome, and wait for no new one. A checkpoint under way is lost.
     pub fn migrate(&mut self, outcomes: Vec<OutcomePlan>, examples: &[ExamplePlan]) {
+        self.cancel();
         let to: Vec<Option<usize>> =
             self.outcomes.iter().map(|old| outcomes.iter().position(|new| new.name == old.name)).collect();
         let added = (0..outcomes.len()).filter(|n| !to.contains(&Some(*n))).fold(0, |bits, n| bits | 1 << n);

@@ -142,7 +142,9 @@ fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
         }
         if restore.get(i) == Some(&true) {
             let mut saved = Vec::new();
-            joins.write(&mut saved);
+            joins.begin();
+            let mut all = usize::MAX;
+            assert!(joins.go_on(&mut all, &mut saved));
             let restored = Joins::read(outcomes(), &examples, 2, &mut Reader::new(&saved), |_| Some(0)).unwrap();
             assert_eq!(restored.digest(), joins.digest());
             joins = restored;

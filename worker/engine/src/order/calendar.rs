@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
 };
 
 use crate::event::{Seq, Time};
@@ -101,6 +101,13 @@ impl Calendar {
         all.extend(self.later.values().flatten());
         all.sort_unstable();
         all
+    }
+
+    /// Copies of all entries, in chunks that follow each other, each in any order.
+    pub fn chunks(&self) -> VecDeque<Vec<Entry>> {
+        let mut first = self.front.clone();
+        first.extend(self.stragglers.iter().map(|Reverse(entry)| *entry));
+        std::iter::once(first).chain(self.later.values().cloned()).collect()
     }
 
     /// Drops the entries that are not to `keep`.

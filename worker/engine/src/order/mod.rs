@@ -6,20 +6,22 @@
 
 mod by_user;
 mod calendar;
+mod image;
 
 use std::sync::Arc;
 
 use by_user::ByUser;
 use calendar::{Calendar, Entry};
+pub use image::MergeImage;
 
 use crate::{
-    codec::{Corrupt, Put, Reader},
+    codec::{Corrupt, Reader},
     control::ControlError,
     event::{Pseudonym, Seq, Time},
     frame::{
         Frame, FrameError, Kind, Origin, OriginState, Progress, Section,
         coverage::{Admission, Coverage, Gap},
-        put_origin, read_origin,
+        read_origin,
     },
     plan::ConfigureError,
 };
@@ -388,25 +390,11 @@ impl Merge {
 
     /// Origins' progress, the merged watermark and all waiting records.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.put_u8(self.kind as u8);
-        out.put_i64(self.merged.0);
-        out.put_u32(self.origins.len() as u32);
-        for o in &self.origins {
-            put_origin(out, &o.origin);
-            o.coverage.write(out);
-            out.put_i64(o.progress.watermark.0);
-            out.put_i64(o.progress.highest.0);
-            out.put_u8(o.progress.state as u8);
-        }
-        let entries = self.waiting.sorted();
-        out.put_u32(entries.len() as u32);
-        for entry in &entries {
-            out.put_u16(entry.origin);
-            out.put_bytes(self.bytes_of(entry).unwrap_or_default());
-        }
+        let mut all = usize::MAX;
+        self.image().write(&mut all, out);
     }
 
-    /// Reads what `write` wrote.
+    /// Reads what [`MergeImage::write`] wrote.
     pub fn read(kind: Kind, r: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let mut merge = Self::new(kind, &[]);
         if r.u8("merge kind")? != kind as u8 {

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::Put;
 use crate::frame::{FrameWriter, SectionHead, put_seq};
 
 fn record(seq: Seq, time: i64) -> Vec<u8> {

@@ -24,6 +24,7 @@ impl Profile {
             let cause = "it has other events, attributes or partitions: that takes another pipeline".to_owned();
             return Err(ConfigureError { generation, cause });
         }
+        self.cancel_checkpoint();
         self.users.migrate(&plan.features);
         self.joins.migrate(plan.outcomes.clone(), &plan.example_plans());
         self.experiments.migrate(&self.plan.experiments, &plan.experiments);

@@ -46,6 +46,10 @@ impl Profile {
     /// Nothing of the user stays; what comes later of the time before is dropped.
     fn erase(&mut self, erase: &Erase) {
         let user = erase.user;
+        // Only once: erasures that come all the time are not to keep every checkpoint from its end.
+        if !self.was_cancelled {
+            self.cancel_checkpoint();
+        }
         if let Some(slot) = self.users.find(user) {
             self.joins.forget(slot.0);
             self.users.remove(user);

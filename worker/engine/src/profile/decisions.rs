@@ -3,7 +3,10 @@
 //! A decision is found by its user and its id together, so that nobody's impressions are joined with another's decision.
 //! Each costs its encoding and about 150 bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use crate::{
     codec::{Corrupt, Put, Reader},
@@ -32,6 +35,31 @@ pub struct Decisions {
     removed: BTreeSet<Key>,
     encoded_bytes: usize,
     digest: u128,
+    under_way: Option<Image>,
+}
+
+/// What a checkpoint under way is still to hold. Decisions come and go, and never change.
+struct Image {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    of: Of,
+    /// Those that have gone since.
+    gone: BTreeMap<Key, Filed>,
+}
+
+enum Of {
+    /// All that were there, above this one.
+    All(Option<Key>),
+    Some(BTreeSet<Key>),
+}
+
+impl Image {
+    fn wants(&self, key: &Key) -> bool {
+        match &self.of {
+            Of::All(above) => above.is_none_or(|above| *key > above),
+            Of::Some(keys) => keys.contains(key),
+        }
+    }
 }
 
 /// Encoded bytes of all that are filed, at most. Beyond, the oldest go: event time may stand still while decisions go on.
@@ -87,6 +115,9 @@ impl Decisions {
         self.deadlines.remove(&(filed.until, key));
         if !self.added.remove(&key) {
             self.removed.insert(key);
+            if let Some(image) = self.under_way.as_mut().filter(|image| image.wants(&key)) {
+                image.gone.insert(key, filed);
+            }
         }
     }
 
@@ -115,31 +146,69 @@ impl Decisions {
         self.digest
     }
 
-    /// All, or what changed since `mark_saved`.
-    pub fn write(&self, changes_only: bool, out: &mut Vec<u8>) {
-        let keys: Vec<&Key> = if changes_only { self.added.iter().collect() } else { self.filed.keys().collect() };
-        out.put_u32(keys.len() as u32);
-        for key in keys {
-            let Some(filed) = self.filed.get(key) else { continue };
+    /// Fixes what [`Decisions::go_on`] is to encode: all, or what changed since the last time.
+    pub fn begin(&mut self, changes_only: bool) {
+        let (added, removed) = (std::mem::take(&mut self.added), std::mem::take(&mut self.removed));
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        let (count, of) = match changes_only {
+            true => (added.len(), Of::Some(added)),
+            false => (self.filed.len(), Of::All(None)),
+        };
+        head.put_u32(count as u32);
+        let removed = removed.iter().filter(|_| changes_only);
+        tail.put_u32(removed.clone().count() as u32);
+        for key in removed {
+            tail.put_u128(key.0.0);
+            tail.put_u64(key.1);
+        }
+        self.under_way = Some(Image { head, tail, of, gone: BTreeMap::new() });
+    }
+
+    /// Appends the next decisions, about as many as are left of `budget`, as they were at the beginning. True at the end.
+    pub fn go_on(&mut self, budget: &mut usize, out: &mut Vec<u8>) -> bool {
+        let Some(mut image) = self.under_way.take() else { return true };
+        out.append(&mut image.head);
+        while *budget > 0 {
+            *budget -= 1;
+            let Some(key) = self.next(&mut image) else {
+                out.append(&mut image.tail);
+                return true;
+            };
+            let gone = image.gone.remove(&key);
+            let Some(filed) = gone.as_ref().or_else(|| self.filed.get(&key)) else { continue };
             out.put_u128(key.0.0);
             out.put_u64(key.1);
             out.put_i64(filed.until.0);
             out.put_bytes(&filed.encoded);
         }
-        let removed = self.removed.iter().filter(|_| changes_only);
-        out.put_u32(removed.clone().count() as u32);
-        for key in removed {
-            out.put_u128(key.0.0);
-            out.put_u64(key.1);
+        self.under_way = Some(image);
+        false
+    }
+
+    /// The next that was there at the beginning.
+    fn next(&self, image: &mut Image) -> Option<Key> {
+        match &mut image.of {
+            Of::Some(keys) => keys.pop_first(),
+            Of::All(above) => {
+                let from = above.map_or(Bound::Unbounded, Bound::Excluded);
+                let mut held = self.filed.range((from, Bound::Unbounded)).map(|(key, _)| *key);
+                let held = held.find(|key| !self.added.contains(key));
+                let gone = image.gone.first_key_value().map(|(key, _)| *key);
+                let next = match (held, gone) {
+                    (Some(held), Some(gone)) => Some(held.min(gone)),
+                    (held, gone) => held.or(gone),
+                };
+                *above = next.or(*above);
+                next
+            }
         }
     }
 
-    pub fn mark_saved(&mut self) {
-        self.added.clear();
-        self.removed.clear();
+    pub fn cancel(&mut self) {
+        self.under_way = None;
     }
 
-    /// Takes over what `write` wrote: all of it first, then changes in order.
+    /// Takes over what `go_on` wrote: all of it first, then changes in order.
     pub fn read(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
         let mut came = Vec::new();
         for _ in 0..r.count(CHANGE_BYTES, "decisions")? {
@@ -158,7 +227,8 @@ impl Decisions {
         for (key, until, encoded) in came {
             self.insert(key, until, encoded.into());
         }
-        self.mark_saved();
+        self.added.clear();
+        self.removed.clear();
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod view;
 
 use std::sync::Arc;
 
+pub use checkpoint::Slice;
 pub use view::View;
 
 use crate::{
@@ -70,8 +71,11 @@ pub struct Profile {
     catalogs: Option<Catalogs>,
     /// An event with what the catalog knows of its items.
     completed: Vec<u8>,
-    /// Since the last base, something was erased.
+    /// Since the last base, something was erased, or a checkpoint was cancelled.
     wants_base: bool,
+    under_way: Option<Box<checkpoint::UnderWay>>,
+    /// The last checkpoint that ended was.
+    was_cancelled: bool,
     generation: u32,
     /// The last configuration, if there was another one than that of the start.
     configured: Option<String>,
@@ -113,6 +117,8 @@ impl Profile {
             catalogs: plan.has_catalog().then(Catalogs::default),
             completed: Vec::new(),
             wants_base: false,
+            under_way: None,
+            was_cancelled: false,
             generation: FIRST_GENERATION,
             configured: None,
             served: plan.served_columns().collect(),

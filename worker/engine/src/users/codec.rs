@@ -5,60 +5,93 @@
 //! ascending order. Integrity as a whole (checksums) is the checkpoint's; what is checked here is that no bytes can panic or lead
 //! to a table that `Users` cannot lead to.
 
+use std::collections::BTreeSet;
+
 use crate::{
+    checkpoint::Extent,
     codec::{Corrupt, Put, Reader},
     event::Pseudonym,
     feature::{Features, RowMut, get_u32, layout::FLAGS_AT, put_u32},
+    snapshot::{Rows, Snapshot},
 };
 
-use super::{DIRTY, LIVE, Slot, Users};
+use super::{DIRTY, Slot, Users};
 
 const VERSION: u16 = 1;
 const BASE: u8 = 0;
 const CHANGES: u8 = 1;
 const PSEUDONYM_BYTES: usize = 16;
+/// Of a set with a few members.
+const SET_BYTES: usize = 32;
 
-impl Users {
-    /// Appends a base. Equal tables give equal bytes.
-    pub fn encode_all(&self, out: &mut Vec<u8>) {
-        let live = (0..self.arena.used).filter(|slot| self.arena.row(*slot)[FLAGS_AT] & LIVE != 0);
-        self.encode(BASE, live.collect(), out);
+impl Rows for Users {
+    fn key(&self, slot: u32) -> u128 {
+        self.pseudonym_of(Slot(slot)).0
     }
 
-    /// Appends what changed since the last mark, as of now.
-    pub fn encode_changes(&mut self, out: &mut Vec<u8>) {
-        self.dirty.retain(|slot| self.arena.row(*slot)[FLAGS_AT] & DIRTY != 0);
-        self.dirty.sort_unstable();
-        self.dirty.dedup();
-        self.encode(CHANGES, self.dirty.clone(), out);
+    /// The row is as it is saved from here on.
+    fn encode(&mut self, slot: u32, out: &mut Vec<u8>) {
+        self.row(Slot(slot)).encode(out);
+        self.arena.row_mut(slot)[FLAGS_AT] &= !DIRTY;
+    }
+}
+
+impl Users {
+    /// Fixes what [`Users::go_on`] is to encode: all users as they are now, or what changed since the last checkpoint began.
+    /// From here on, changes count anew. Returns about how many bytes that will be. One that is under way is lost.
+    pub fn begin(&mut self, extent: Extent) -> usize {
+        let dirty = std::mem::take(&mut self.dirty);
+        let tombstones = std::mem::take(&mut self.tombstones);
+        let (kind, of, tombstones) = match extent {
+            Extent::Base => (BASE, self.live.clone(), BTreeSet::new()),
+            Extent::Changes if planted::is(planted::Bug::DeltaWithoutTombstones) => (CHANGES, dirty, BTreeSet::new()),
+            Extent::Changes => (CHANGES, dirty, tombstones),
+        };
+        let (rows, row_bytes) = (of.count(), self.layout.bytes - self.layout.local);
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        head.put_u16(VERSION);
+        head.put_u8(kind);
+        head.put_u64(self.layout.id);
+        head.put_u32(row_bytes as u32);
+        head.put_u32(rows as u32);
+        tail.put_u32(tombstones.len() as u32);
+        tombstones.iter().for_each(|pseudonym| tail.put_u128(pseudonym.0));
+        let bytes = rows * (row_bytes + self.layout.sets.len() * SET_BYTES) + tail.len();
+        self.snapshot = Some(Box::new(Snapshot::begin(of, (0, u128::MAX), head, tail)));
+        bytes
+    }
+
+    /// Appends the next users, about as many as are left of `budget`, as they were at the beginning. True at the end. Equal
+    /// tables give equal bytes.
+    pub fn go_on(&mut self, budget: &mut usize, out: &mut Vec<u8>) -> bool {
+        let Some(mut snapshot) = self.snapshot.take() else { return true };
+        let is_done = snapshot.go_on(self, budget, out);
+        if !is_done {
+            self.snapshot = Some(snapshot);
+        }
+        is_done
+    }
+
+    /// Gives up what is under way: the next checkpoint has to be a base.
+    pub fn cancel(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// The row is about to change, or to go.
+    #[cold]
+    pub(super) fn keep_image(&mut self, slot: u32) {
+        if let Some(mut snapshot) = self.snapshot.take() {
+            snapshot.keep(slot, self);
+            self.snapshot = Some(snapshot);
+        }
     }
 
     /// From here on, changes count anew.
     pub fn mark_clean(&mut self) {
-        for slot in std::mem::take(&mut self.dirty) {
+        for slot in std::mem::take(&mut self.dirty).iter() {
             self.arena.row_mut(slot)[FLAGS_AT] &= !DIRTY;
         }
         self.tombstones.clear();
-    }
-
-    fn encode(&self, kind: u8, slots: Vec<u32>, out: &mut Vec<u8>) {
-        let mut order: Vec<(Pseudonym, u32)> = slots.into_iter().map(|s| (self.pseudonym_of(Slot(s)), s)).collect();
-        order.sort_unstable();
-        out.put_u16(VERSION);
-        out.put_u8(kind);
-        out.put_u64(self.layout.id);
-        out.put_u32((self.layout.bytes - self.layout.local) as u32);
-        out.put_u32(order.len() as u32);
-        for (_, slot) in order {
-            self.row(Slot(slot)).encode(out);
-        }
-        let tombstones = if kind == BASE || planted::is(planted::Bug::DeltaWithoutTombstones) {
-            None
-        } else {
-            Some(&self.tombstones)
-        };
-        out.put_u32(tombstones.map_or(0, |t| t.len() as u32));
-        tombstones.into_iter().flatten().for_each(|pseudonym| out.put_u128(pseudonym.0));
     }
 
     /// Reads a base. Every user is clean.

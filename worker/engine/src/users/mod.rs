@@ -19,6 +19,7 @@ use crate::{
         migrate::Migration,
         put_u128,
     },
+    snapshot::{Bits, UnderWay},
 };
 
 /// A row's place. It stays the user's until the user is removed.
@@ -37,7 +38,7 @@ pub const WARM_USERS: usize = 16;
 
 /// Flags of a row.
 const LIVE: u8 = 1;
-/// Changed since the last mark.
+/// Changed since the last checkpoint; while one is under way, of rows that it has not encoded yet: since that before.
 const DIRTY: u8 = 2;
 /// Changed since the last digest.
 const UNDIGESTED: u8 = 4;
@@ -69,11 +70,15 @@ pub struct Users {
     index: HashTable<Entry>,
     /// Slots of removed users.
     free: Vec<u32>,
-    /// Slots that became dirty, or undigested, in that order; a slot may be there twice.
-    dirty: Vec<u32>,
+    /// Slots of all rows, and of those that changed since the last checkpoint began.
+    live: Bits,
+    dirty: Bits,
+    /// Slots that became undigested, in that order; a slot may be there twice.
     undigested: Vec<u32>,
-    /// Users removed since the last mark and not there again.
+    /// Users removed since the last checkpoint began and not there again.
     tombstones: BTreeSet<Pseudonym>,
+    /// The checkpoint under way.
+    snapshot: UnderWay,
     /// The digest of each slot as it is in `digest`; 0 if it is not.
     row_digests: Vec<u128>,
     digest: u128,
@@ -120,9 +125,11 @@ impl Users {
             sets: Sets::default(),
             index: HashTable::new(),
             free: Vec::new(),
-            dirty: Vec::new(),
+            live: Bits::default(),
+            dirty: Bits::default(),
             undigested: Vec::new(),
             tombstones: BTreeSet::new(),
+            snapshot: None,
             row_digests: Vec::new(),
             digest: 0,
         }
@@ -179,6 +186,7 @@ impl Users {
         let tag = tag_of(pseudonym);
         self.index.insert_unique(hash_of(tag), Entry { tag, slot }, |entry| hash_of(entry.tag));
         self.tombstones.remove(&pseudonym);
+        self.live.insert(slot);
         let at = self.layout.pseudonym_at();
         let row = self.arena.row_mut(slot);
         row[FLAGS_AT] = LIVE;
@@ -187,9 +195,13 @@ impl Users {
         Slot(slot)
     }
 
-    /// Forgets a user, and remembers until the next mark that it did. Returns whether the user was there.
+    /// Forgets a user, and remembers until the next checkpoint that it did. Returns whether the user was there. One that is
+    /// under way has the user still.
     pub fn remove(&mut self, pseudonym: Pseudonym) -> bool {
         let Some(Slot(slot)) = self.find(pseudonym) else { return false };
+        self.keep_image(slot);
+        self.live.remove(slot);
+        self.dirty.remove(slot);
         self.tombstones.insert(pseudonym);
         let tag = tag_of(pseudonym);
         if let Ok(entry) = self.index.find_entry(hash_of(tag), |entry| entry.slot == slot) {
@@ -222,6 +234,9 @@ impl Users {
 
     #[inline]
     fn touch(&mut self, slot: u32) {
+        if self.snapshot.is_some() {
+            self.keep_image(slot);
+        }
         let flags = &mut self.arena.row_mut(slot)[FLAGS_AT];
         let before = *flags;
         if before & LIVE == 0 || before & (DIRTY | UNDIGESTED) == DIRTY | UNDIGESTED {
@@ -229,15 +244,17 @@ impl Users {
         }
         *flags = before | DIRTY | UNDIGESTED;
         if before & DIRTY == 0 {
-            self.dirty.push(slot);
+            self.dirty.insert(slot);
         }
         if before & UNDIGESTED == 0 {
             self.undigested.push(slot);
         }
     }
 
-    /// Goes over to other features: cells whose definition stays keep what they hold. Slots stay; every user is dirty.
+    /// Goes over to other features: cells whose definition stays keep what they hold. Slots stay; every user is dirty. A
+    /// checkpoint under way is lost.
     pub fn migrate(&mut self, features: &Features) {
+        self.snapshot = None;
         let new = Arc::clone(features.layout());
         let migration = Migration::between(&self.layout, &new);
         let mut arena = Arena { row_bytes: new.bytes, chunks: Vec::new(), used: 0 };
@@ -253,8 +270,8 @@ impl Users {
         }
         (self.arena, self.layout, self.digest) = (arena, new, 0);
         self.row_digests.fill(0);
-        self.undigested.clone_from(&live);
-        self.dirty = live;
+        self.undigested = live;
+        self.dirty.clone_from(&self.live);
     }
 
     /// A digest of all users, their rows and sets. Equal tables have equal digests, however they came about; only what
@@ -281,7 +298,9 @@ impl Users {
         self.arena.chunks.len() * CHUNK_ROWS * self.arena.row_bytes
             + self.sets.memory_bytes()
             + self.index.allocation_size()
-            + (self.free.capacity() + self.dirty.capacity() + self.undigested.capacity()) * size_of::<u32>()
+            + (self.free.capacity() + self.undigested.capacity()) * size_of::<u32>()
+            + self.live.memory_bytes()
+            + self.dirty.memory_bytes()
             + self.row_digests.capacity() * size_of::<u128>()
             + self.tombstones.len() * size_of::<Pseudonym>()
     }

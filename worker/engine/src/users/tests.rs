@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    checkpoint::Extent,
+    codec::Put,
     event::{Event, Time},
     feature::tests::{ALL, Made, MadeItem, any_events, spec_with},
     names::Names,
@@ -20,17 +22,53 @@ fn compiled(features: &str) -> (Features, Names) {
     (Features::compile(&spec, &names).unwrap(), names)
 }
 
+/// What a base is to be, in one go.
 fn base(users: &Users) -> Vec<u8> {
+    expected(users, 0, &users.live, &BTreeSet::new())
+}
+
+fn expected(users: &Users, kind: u8, of: &Bits, tombstones: &BTreeSet<Pseudonym>) -> Vec<u8> {
+    let mut rows: Vec<(Pseudonym, Slot)> = of.iter().map(|slot| (users.pseudonym_of(Slot(slot)), Slot(slot))).collect();
+    rows.sort_unstable();
     let mut out = Vec::new();
-    users.encode_all(&mut out);
+    out.put_u16(1);
+    out.put_u8(kind);
+    out.put_u64(users.layout.id);
+    out.put_u32((users.layout.bytes - users.layout.local) as u32);
+    out.put_u32(rows.len() as u32);
+    rows.iter().for_each(|(_, slot)| users.row(*slot).encode(&mut out));
+    out.put_u32(tombstones.len() as u32);
+    tombstones.iter().for_each(|user| out.put_u128(user.0));
+    out
+}
+
+fn encode(users: &mut Users, extent: Extent) -> Vec<u8> {
+    let mut out = Vec::new();
+    users.begin(extent);
+    let mut all = usize::MAX;
+    assert!(users.go_on(&mut all, &mut out));
     out
 }
 
 fn changes(users: &mut Users) -> Vec<u8> {
-    let mut out = Vec::new();
-    users.encode_changes(&mut out);
-    users.mark_clean();
-    out
+    let expected = expected(users, 1, &users.dirty, &users.tombstones);
+    let bytes = encode(users, Extent::Changes);
+    assert_eq!(bytes, expected);
+    bytes
+}
+
+fn saved(users: &mut Users) -> Vec<u8> {
+    let expected = base(users);
+    let bytes = encode(users, Extent::Base);
+    assert_eq!(bytes, expected);
+    bytes
+}
+
+/// A base of what is restored of these.
+fn restored(features: &Features, saved: &[Vec<u8>]) -> Vec<u8> {
+    let mut users = Users::load_all(features, &saved[0]).unwrap();
+    saved[1..].iter().for_each(|delta| users.apply_changes(delta).unwrap());
+    base(&users)
 }
 
 fn apply(users: &mut Users, features: &Features, names: &Names, user: u128, made: &Made) {
@@ -84,7 +122,7 @@ proptest! {
     fn base_and_deltas_restore_the_live_table(steps in any_steps()) {
         let (features, names) = compiled(ALL);
         let mut live = Users::new(&features);
-        let mut saved = base(&live);
+        let mut saved = super::tests::saved(&mut live);
         let mut deltas: Vec<Vec<u8>> = Vec::new();
         for step in steps {
             match step {
@@ -101,8 +139,7 @@ proptest! {
                 }
                 Step::Delta => deltas.push(changes(&mut live)),
                 Step::Base => {
-                    saved = base(&live);
-                    live.mark_clean();
+                    saved = super::tests::saved(&mut live);
                     deltas.clear();
                 }
                 Step::Digest => {
@@ -121,6 +158,62 @@ proptest! {
         let mut rebuilt = Users::load_all(&features, &base(&live)).unwrap();
         prop_assert_eq!(rebuilt.digest(), live.digest(), "the incremental digest is that of a rebuilt table");
         prop_assert_eq!(changes(&mut rebuilt), changes(&mut Users::new(&features)), "a loaded table is clean");
+    }
+
+    /// Whatever happens while it is under way, a checkpoint holds the table as it was when it began, byte for byte, and the
+    /// next one what changed since.
+    #[test]
+    fn a_checkpoint_under_way_is_of_its_beginning(
+        steps in any_steps(), budgets in proptest::collection::vec(1usize..6, 1..200)
+    ) {
+        let (features, names) = compiled(ALL);
+        let mut live = Users::new(&features);
+        let mut saved: Vec<Vec<u8>> = vec![super::tests::saved(&mut live)];
+        let mut under_way: Option<(Vec<u8>, Vec<u8>, Vec<u8>)> = None;
+        let mut budgets = budgets.into_iter().cycle();
+        for step in steps {
+            match step {
+                Step::Apply(user, made) => apply(&mut live, &features, &names, user, &made),
+                Step::Grant(user, time) => {
+                    let slot = live.get_or_insert(Pseudonym(user));
+                    live.row_mut(slot).set_granted(Time(time));
+                }
+                Step::Remove(user) => {
+                    live.remove(Pseudonym(user));
+                }
+                Step::Delta | Step::Base if under_way.is_none() => {
+                    let extent = if matches!(step, Step::Base) { Extent::Base } else { Extent::Changes };
+                    let bytes = match extent {
+                        Extent::Base => base(&live),
+                        Extent::Changes => expected(&live, 1, &live.dirty, &live.tombstones),
+                    };
+                    under_way = Some((bytes, base(&live), Vec::new()));
+                    live.begin(extent);
+                    if extent == Extent::Base {
+                        saved.clear();
+                    }
+                }
+                _ => {
+                    live.digest();
+                }
+            }
+            if let Some((expected, whole, mut out)) = under_way.take() {
+                let is_done = live.go_on(&mut budgets.next().unwrap(), &mut out);
+                if !is_done {
+                    under_way = Some((expected, whole, out));
+                    continue;
+                }
+                prop_assert_eq!(&out, &expected);
+                saved.push(out);
+                prop_assert_eq!(restored(&features, &saved), whole);
+            }
+        }
+        if let Some((_, _, mut out)) = under_way {
+            while !live.go_on(&mut 1, &mut out) {}
+            saved.push(out);
+        }
+        saved.push(changes(&mut live));
+        prop_assert_eq!(restored(&features, &saved), base(&live));
     }
 
     #[test]
@@ -199,14 +292,35 @@ fn a_user_removed_and_there_again_is_in_the_delta_without_the_past() {
     let (features, names) = compiled(SMALL);
     let mut live = Users::new(&features);
     apply(&mut live, &features, &names, 1, &click(1, "a"));
-    let saved = base(&live);
-    live.mark_clean();
+    let saved = saved(&mut live);
     live.remove(Pseudonym(1));
     apply(&mut live, &features, &names, 1, &click(2, "b"));
     let delta = changes(&mut live);
     let mut restored = Users::load_all(&features, &saved).unwrap();
     restored.apply_changes(&delta).unwrap();
     assert_eq!(base(&restored), base(&live));
+}
+
+/// So many that they are dealt into several ranges, while some go, come and change.
+#[test]
+fn a_large_checkpoint_under_way_is_of_its_beginning() {
+    let (features, names) = compiled(SMALL);
+    let mut users = Users::new(&features);
+    let pseudonym = |i: u64| Pseudonym(xxhash_rust::xxh3::xxh3_128(&i.to_le_bytes()));
+    (0..5_000).for_each(|i| apply(&mut users, &features, &names, pseudonym(i).0, &click(1, "a")));
+    (0..100).for_each(|i| assert!(users.remove(pseudonym(i))));
+    let before = base(&users);
+    let (mut out, mut at) = (Vec::new(), 0);
+    users.begin(Extent::Base);
+    while !users.go_on(&mut 40, &mut out) {
+        at += 13;
+        assert!(users.remove(pseudonym(at)) || at < 100);
+        apply(&mut users, &features, &names, pseudonym(at + 1).0, &click(2, "b"));
+        apply(&mut users, &features, &names, pseudonym(at + 100_000).0, &click(2, "c"));
+    }
+    assert!(at > 1_000 && out == before);
+    let delta = changes(&mut users);
+    assert_eq!(restored(&features, &[out, delta]), base(&users));
 }
 
 #[test]

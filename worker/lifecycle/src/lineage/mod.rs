@@ -18,7 +18,7 @@ pub use claim::{Claim, Claimant, Epoch};
 pub use collect::Collect;
 pub use load::{Load, Restored};
 pub use owner::Owner;
-pub use save::{Save, State};
+pub use save::{Content, Save, State};
 
 use crate::{
     keys::{self, TaskId},

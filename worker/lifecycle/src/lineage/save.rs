@@ -3,7 +3,7 @@
 use crate::{
     keys::{self, FileKind},
     manifest::{Checkpoint, FileRef, Position},
-    store::{Answer, Next, Op, Outcome, Procedure, StoreError},
+    store::{Answer, Digest, Next, Op, Outcome, Procedure, StoreError},
 };
 
 use super::{LineageError, Owner, owner::thin, replace::Replace};
@@ -12,9 +12,23 @@ use super::{LineageError, Owner, owner::thin, replace::Replace};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// All of it.
-    Base(Vec<u8>),
+    Base(Content),
     /// What changed since the last save.
-    Delta(Vec<u8>),
+    Delta(Content),
+}
+
+/// What a file is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub bytes: Vec<u8>,
+    /// xxh3-64 of the bytes. Whoever has to hash hundreds of megabytes does so before, in its own time.
+    pub digest: u64,
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { digest: Digest::of(&bytes).digest, bytes }
+    }
 }
 
 /// A save under way.
@@ -53,9 +67,9 @@ impl Save {
 
     /// Its key was never used: the epoch is ours alone.
     fn write(mut owner: Owner, state: State, target: Target) -> Next<Self> {
-        let (kind, bytes) = match state {
-            State::Base(bytes) => (FileKind::Base, bytes),
-            State::Delta(bytes) => (FileKind::Delta, bytes),
+        let (kind, Content { bytes, digest }) = match state {
+            State::Base(content) => (FileKind::Base, content),
+            State::Delta(content) => (FileKind::Delta, content),
         };
         if kind == FileKind::Delta && owner.newest().is_none() {
             let error = owner.invalid("a delta without a base".to_owned());
@@ -63,7 +77,7 @@ impl Save {
         }
         owner.files_written += 1;
         let key = keys::file(owner.task(), kind, owner.epoch(), owner.files_written);
-        let file = FileRef::of(key.clone(), kind, &bytes);
+        let file = FileRef::of(key.clone(), kind, Digest { size_bytes: bytes.len() as u64, digest });
         Next::Ask(Self(Stage::Writing(owner, file, target)), Op::Put { key, bytes })
     }
 
@@ -73,7 +87,7 @@ impl Save {
             Outcome::Unknown(_) if planted::is(planted::Bug::NotReadBack) => Self::replace(owner, file, target),
             // Whatever was said about the write, what is there decides.
             Outcome::Done(_) | Outcome::Unknown(_) => {
-                Next::Ask(Self(Stage::ReadingBack(owner, file, target)), Op::Get { key })
+                Next::Ask(Self(Stage::ReadingBack(owner, file, target)), Op::Digest { key })
             }
             Outcome::Failed(error) => Self::fail(owner, error),
             Outcome::Conflict => {
@@ -116,9 +130,9 @@ impl Procedure for Save {
                 Err(error) => Self::fail(owner, error),
             },
             Stage::Writing(owner, file, target) => Self::wrote(owner, file, target, answer.outcome()),
-            Stage::ReadingBack(owner, file, target) => match answer.object() {
-                Ok(found) => match file.check_found(found) {
-                    Ok(_) => Self::replace(owner, file, target),
+            Stage::ReadingBack(owner, file, target) => match answer.digest() {
+                Ok(found) => match file.check_digest(found) {
+                    Ok(()) => Self::replace(owner, file, target),
                     Err(what) => {
                         let cause = format!("what was written cannot be read back: {what}");
                         Self::fail(owner, StoreError::new(&file.key, cause))

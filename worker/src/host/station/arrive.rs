@@ -347,7 +347,8 @@ impl Station {
         let handle = self.outbox.adopt(&mut shadow.outbox, &shadow.handle, epoch, &outputs);
         let mut seat = self.seats.remove(at);
         if planted::is(planted::Bug::DeltaAfterPromotion) {
-            seat.task.checkpoint(millrace_engine::checkpoint::Extent::Changes)?;
+            seat.task.begin_checkpoint(millrace_engine::checkpoint::Extent::Changes);
+            seat.task.continue_checkpoint(usize::MAX);
         }
         (seat.handle, seat.custody, seat.must_be_base) =
             (handle, Custody::Idle(owner), !planted::is(planted::Bug::DeltaAfterPromotion));

@@ -165,14 +165,17 @@ impl Station {
         self.outbox.has_news().then_some(until_flush)
     }
 
-    /// A seat reads or applies about `budget` records. It may be gone afterwards.
+    /// A seat reads or applies about `budget` records, and encodes as many rows of a state that is being taken. It may be
+    /// gone afterwards.
     pub fn step(&mut self, at: usize, budget: usize, now: Now) -> Result<Stepped, HostError> {
         self.now = now;
+        let took = self.take_on(at, budget)?;
         match self.step_seat(at, budget, now) {
             Err(error @ HostError::Read(ReadError::Trimmed { .. })) if self.seats[at].is_of_a_fleet() => {
                 self.falls_behind(at, &error);
                 Ok(Stepped::Worked)
             }
+            Ok(Stepped::Idle) if took => Ok(Stepped::Worked),
             stepped => stepped,
         }
     }
@@ -307,6 +310,7 @@ impl Station {
         self.flush();
         (0..self.seats.len()).try_for_each(|at| {
             self.seats[at].is_leaving = true;
+            self.take_on(at, usize::MAX)?;
             self.checkpoint(at, now)
         })
     }

@@ -3,9 +3,9 @@
 
 use std::mem;
 
-use millrace_engine::checkpoint::Extent;
+use millrace_engine::{checkpoint::Extent, profile::Slice};
 use millrace_lifecycle::{
-    lineage::{Claim, Collect, LineageError, Owner, Save, State},
+    lineage::{Claim, Collect, Content, LineageError, Owner, Save, State},
     manifest::Position,
     placement::Role,
     store::{Answer, Next, Op, Procedure},
@@ -31,6 +31,8 @@ pub struct Written {
 pub enum Custody {
     /// Nobody writes.
     Idle(Owner),
+    /// The state is being encoded, while the task goes on.
+    Taking(Owner, Begun),
     /// Not all effects up to the state are durable.
     Waiting(Owner, Taken),
     Saving {
@@ -62,13 +64,19 @@ pub enum Custody {
     Gone,
 }
 
-/// A state on its way to the store.
-pub struct Taken {
-    state: State,
+/// A state as of a moment.
+pub struct Begun {
+    extent: Extent,
     position: Position,
     /// Of the last batch with its effects.
     ticket: u64,
     last: bool,
+}
+
+/// A state on its way to the store.
+pub struct Taken {
+    begun: Begun,
+    content: Content,
 }
 
 impl Custody {
@@ -79,13 +87,14 @@ impl Custody {
                 Some(*asked)
             }
             Self::StandingBy { looking, .. } => *looking,
-            Self::Idle(_) | Self::Waiting(..) | Self::CatchingUp { .. } | Self::Gone => None,
+            Self::Idle(_) | Self::Taking(..) | Self::Waiting(..) | Self::CatchingUp { .. } | Self::Gone => None,
         }
     }
 
     /// May its effects be told?
     pub fn is_owner(&self) -> bool {
-        matches!(self, Self::Idle(_) | Self::Waiting(..) | Self::Saving { .. } | Self::Collecting { .. })
+        let is_before_save = matches!(self, Self::Idle(_) | Self::Taking(..) | Self::Waiting(..));
+        is_before_save || matches!(self, Self::Saving { .. } | Self::Collecting { .. })
     }
 
     pub(super) fn shadow(&mut self) -> Option<&mut Shadow> {
@@ -99,7 +108,7 @@ impl Custody {
 }
 
 impl Station {
-    /// Takes a state if none is on its way. Everything that the task has recorded must have been flushed before.
+    /// Begins to take a state if none is on its way. Everything that the task has recorded must have been flushed before.
     pub(super) fn checkpoint(&mut self, at: usize, now: Now) -> Result<(), HostError> {
         let seat = &mut self.seats[at];
         if !matches!(seat.custody, Custody::Idle(_)) {
@@ -113,11 +122,7 @@ impl Station {
         }
         let Custody::Idle(owner) = mem::replace(&mut seat.custody, Custody::Gone) else { return Ok(()) };
         let wants_base = mem::take(&mut seat.must_be_base) || owner.wants_base() || seat.task.wants_base();
-        let (extent, bytes) = seat.task.checkpoint(if wants_base { Extent::Base } else { Extent::Changes })?;
-        let state = match extent {
-            Extent::Base => State::Base(bytes),
-            Extent::Changes => State::Delta(bytes),
-        };
+        let (extent, whole) = seat.task.begin_checkpoint(if wants_base { Extent::Base } else { Extent::Changes });
         seat.saved_position = Some(log_offset);
         let position = Position {
             log_offset,
@@ -126,24 +131,51 @@ impl Station {
             spec_digest: self.cadence.spec_digest,
             written_at_unix_ms: now.unix_ms,
         };
-        seat.custody = Custody::Waiting(owner, Taken { state, position, ticket: self.sent, last });
+        let begun = Begun { extent, position, ticket: self.sent, last };
+        seat.custody = match whole {
+            Some(bytes) => Custody::Waiting(owner, Taken { begun, content: bytes.into() }),
+            None => Custody::Taking(owner, begun),
+        };
+        if self.is_finishing {
+            self.take_on(at, usize::MAX)?; // nobody steps it any more
+        }
         Ok(self.save_if_durable(at)?)
+    }
+
+    /// Goes on with a state that is being taken, by about `budget` rows. Whether there was one.
+    pub(super) fn take_on(&mut self, at: usize, budget: usize) -> Result<bool, Failed> {
+        let seat = &mut self.seats[at];
+        if !matches!(seat.custody, Custody::Taking(..)) {
+            return Ok(false);
+        }
+        let slice = seat.task.continue_checkpoint(budget);
+        if slice == Slice::More {
+            return Ok(true);
+        }
+        if let Custody::Taking(owner, begun) = mem::replace(&mut seat.custody, Custody::Gone) {
+            if let Slice::Done { bytes, digest } = slice {
+                seat.custody = Custody::Waiting(owner, Taken { begun, content: Content { bytes, digest } });
+            } else {
+                // It is given up, and taken anew at the next flush.
+                (seat.custody, seat.must_be_base, seat.saved_position) = (Custody::Idle(owner), true, None);
+                seat.next_checkpoint = self.now.since_start;
+            }
+        }
+        self.save_if_durable(at)?;
+        Ok(true)
     }
 
     pub(super) fn save_if_durable(&mut self, at: usize) -> Result<(), Failed> {
         let custody = &mut self.seats[at].custody;
         let is_early = planted::is(planted::Bug::ManifestBeforeEffects);
-        if !matches!(custody, Custody::Waiting(_, taken) if taken.ticket <= self.acknowledged || is_early) {
+        if !matches!(custody, Custody::Waiting(_, taken) if taken.begun.ticket <= self.acknowledged || is_early) {
             return Ok(());
         }
         let Custody::Waiting(owner, taken) = mem::replace(custody, Custody::Gone) else { return Ok(()) };
-        let Taken { state, position, last, .. } = taken;
-        let (bytes, is_base) = match &state {
-            State::Base(bytes) => (bytes.len(), true),
-            State::Delta(bytes) => (bytes.len(), false),
-        };
-        let count = self.seats[at].written.count + 1;
-        let written = Written { count, at_unix_ms: position.written_at_unix_ms, bytes, is_base };
+        let Taken { begun: Begun { extent, position, last, .. }, content } = taken;
+        let (count, is_base) = (self.seats[at].written.count + 1, extent == Extent::Base);
+        let written = Written { count, at_unix_ms: position.written_at_unix_ms, bytes: content.bytes.len(), is_base };
+        let state = if is_base { State::Base(content) } else { State::Delta(content) };
         let save = if last { owner.release(state, position) } else { owner.save(state, position) };
         self.saving(at, save, last, written).map(|_| ())
     }

@@ -5,6 +5,7 @@ mod configure;
 mod decisions;
 mod erase;
 mod experiments;
+mod under_way;
 mod view;
 
 use super::*;
