@@ -26,7 +26,7 @@ pub struct Faults {
     pub control_restarts: u64,
     pub drain: u64,
     pub rollout: u64,
-    /// In each tick in which a task works: a user is erased.
+    /// In each tick in which a task works: a user is erased. Only in a quarter of the worlds.
     pub erase: u64,
     /// The longest that anything takes, in ticks.
     pub delay_ticks: u64,
@@ -54,7 +54,7 @@ impl Faults {
             control_restarts: some(50),
             drain: some(60),
             rollout: some(30),
-            erase: some(10),
+            erase: some(1) * some(10),
             delay_ticks: 1 + rng.below(30),
         }
     }

@@ -116,6 +116,8 @@ pub struct Report {
     pub crashes: u64,
     /// Tasks that were lost with them.
     pub task_crashes: u64,
+    /// Users who were erased.
+    pub erased: u64,
     pub moves: u64,
     pub checkpoints: u64,
     pub ticks: u64,
@@ -407,6 +409,7 @@ impl<'g> World<'g> {
         let Station { seats, outbox, .. } = &mut work.station;
         if let Some(seat) = seats.get_mut(at).filter(|seat| seat.is_owner() && matches!(seat.task, Task::Profile(..))) {
             seat.append_control(&Record::Erase(Erase { user, time }), outbox);
+            self.report.erased += 1;
         }
     }
 
