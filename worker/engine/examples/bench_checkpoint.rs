@@ -4,7 +4,7 @@
 //! users of 258 bytes, 200,000 open joins. A base, then 100,000 changed rows and their delta, each in one go and in slices of
 //! 256 rows, between which events are applied. Times are of the clock: a stop is a stop. Beside it the weights of models of
 //! 2^22 and 2^24 weights, all of them used, in one go.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark")]
+#![allow(clippy::disallowed_types, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark")]
 
 use std::{
     sync::Arc,

@@ -182,5 +182,5 @@ impl Snapshot {
     }
 }
 
-/// A table that has a snapshot under way, perhaps.
+/// The snapshot of a table, while one is under way.
 pub type UnderWay = Option<Box<Snapshot>>;
