@@ -556,6 +556,7 @@ impl<'g> World<'g> {
         let answer = match fate {
             Fate::Failed => match op {
                 Op::Get { .. } => Answer::Got(Err(error())),
+                Op::Digest { .. } => Answer::Digested(Err(error())),
                 Op::Put { .. } | Op::Swap { .. } => Answer::Wrote(Outcome::Failed(error())),
                 Op::List { .. } => Answer::Listed(Err(error())),
                 Op::Delete { .. } => Answer::Deleted(Err(error())),
@@ -762,6 +763,7 @@ impl<'g> World<'g> {
             Event::Ask { node, life, op, fate, .. } => {
                 let kind = match op {
                     Op::Get { .. } => "get",
+                    Op::Digest { .. } => "digest",
                     Op::Put { .. } => "put",
                     Op::Swap { .. } => "swap",
                     Op::List { .. } => "list",

@@ -112,7 +112,7 @@ impl World {
 
     /// Stops in good order once `read` records have been read, which is before the end.
     fn run_until(&mut self, read: u64, seed: u64) {
-        let host = self.start(seed, Some(2_000.0));
+        let host = self.start(seed, Some(500.0));
         wait(&host, |host| Totals::of(&host.statuses()).read >= read);
         assert!(!host.is_done());
         host.stop().unwrap();
