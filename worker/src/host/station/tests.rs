@@ -90,6 +90,7 @@ impl Stage<'_> {
 
     /// Does all that the station wants done, but appends: those it gives back.
     fn serve(&mut self) -> Vec<u64> {
+        self.take_all();
         let mut tickets = Vec::new();
         while let Some(command) = self.station.command() {
             match command {
@@ -117,6 +118,14 @@ impl Stage<'_> {
         self.now.since_start += Duration::from_millis(200);
         self.now.unix_ms += 200;
         self.station.tick(self.now).unwrap();
+        self.take_all();
+    }
+
+    /// A state that is being taken is taken to its end.
+    fn take_all(&mut self) {
+        for at in 0..self.station.seats.len() {
+            self.station.take_on(at, usize::MAX).unwrap();
+        }
     }
 
     fn files(&self) -> Vec<(FileKind, u64)> {
