@@ -32,7 +32,8 @@
 //! - `affinity`: every input weighs 2^(-(t - tᵢ) / halfLife); the value is the weight of the candidate's category over the
 //!   weight of all. Kept for `keep` categories (8), in single precision relative to the start of the half-life; a new one
 //!   takes the place of the lightest (of equal ones the first come), which is forgotten. 0 if the candidate's is not among
-//!   them, missing if there are none or the candidate has no category. What decayed below 2^-126 weighs nothing.
+//!   them, missing if there are none or the candidate has no category. What decayed by more than about 2^-126, compared
+//!   with anything newer of the same half-life, is gone.
 //! - `anyOf`: 1 if one of the attributes of the impression or the candidate is a number above zero, `true`, or text that
 //!   is not empty, otherwise 0. `attribute`: the attribute itself, like a plain column.
 //! - `per: session`: only events since the session began: an event with another session hash than the one before, whatever

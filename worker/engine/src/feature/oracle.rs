@@ -323,8 +323,7 @@ fn affinity(terms: &Terms, f: &Feature, candidate: &Given) -> Option<f64> {
         let now = time.div_euclid(unit);
         let passed = period.replace(now).map_or(0, |before| now - before);
         for (_, weight) in table.iter_mut() {
-            let decayed = (f64::from(*weight) * libm::exp2(-passed as f64)) as f32;
-            *weight = if decayed < f32::MIN_POSITIVE { 0.0 } else { decayed };
+            *weight = (f64::from(*weight) * libm::exp2(-passed as f64)) as f32;
         }
         libm::exp2(time.rem_euclid(unit) as f64 / unit as f64) as f32
     });

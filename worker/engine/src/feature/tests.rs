@@ -28,11 +28,12 @@ pub(crate) fn spec_with(features: &str) -> PipelineSpec {
     serde_json::from_value(spec).unwrap()
 }
 
-/// Every kind of feature, per user and per session.
+/// Every kind of feature, per user and per session. Affinities have half-lives so long that nothing decays below single
+/// precision, where it would matter in how many steps.
 pub(crate) const ALL: &str = r#"{
-  "affinity":      {"affinity": ["click", "order"], "by": "item.category", "halfLife": "10s"},
-  "affinityItem":  {"affinity": "click", "by": "item", "halfLife": "3s"},
-  "affinityKept":  {"affinity": ["click", "order"], "by": "item.category", "halfLife": "10s", "keep": 2},
+  "affinity":      {"affinity": ["click", "order"], "by": "item.category", "halfLife": "1m"},
+  "affinityItem":  {"affinity": "click", "by": "item", "halfLife": "20s"},
+  "affinityKept":  {"affinity": ["click", "order"], "by": "item.category", "halfLife": "1m", "keep": 2},
   "anyOf":         {"anyOf": ["locale", "item.flag", "age"]},
   "attribute":     {"attribute": "item.price", "bucket": {"log2": 2, "max": 9}},
   "attributeText": {"attribute": "item.category"},

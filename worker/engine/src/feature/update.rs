@@ -217,9 +217,8 @@ fn turn(row: &mut [u8], clock: &Clock, start: i64, time: i64) {
             }
             Kind::Affinity { .. } => {
                 for at in (cell.at..cell.at + cell.kind.bytes()).step_by(cells::PLACE_BYTES).map(|at| at + 4) {
-                    let weight = (f64::from(cells::get_f32(row, at)) * halved(steps)) as f32;
-                    // Below, halving rounds, and then it would matter in how many steps.
-                    cells::put_f32(row, at, if weight < f32::MIN_POSITIVE { 0.0 } else { weight });
+                    let weight = f64::from(cells::get_f32(row, at));
+                    cells::put_f32(row, at, (weight * halved(steps)) as f32);
                 }
             }
             _ => {
