@@ -104,12 +104,12 @@ impl Scenario {
                 all.push(without);
             }
         }
-        let half = |value: u64, least: u64| (value / 2).max(least);
-        all.push(Self { events: half(self.events, 1), ..self.clone() });
-        all.push(Self { events: self.events - self.events / 8, ..self.clone() });
-        all.push(Self { ticks: half(self.ticks, 10), ..self.clone() });
-        all.push(Self { ticks: self.ticks - self.ticks / 8, ..self.clone() });
-        all.push(Self { nodes: (self.nodes - 1).max(1), ..self.clone() });
+        let less = |value: u64, by: u64, least: u64| value.saturating_sub(by).max(least).min(value);
+        all.push(Self { events: less(self.events, self.events / 2, 1), ..self.clone() });
+        all.push(Self { events: less(self.events, self.events / 8, 1), ..self.clone() });
+        all.push(Self { ticks: less(self.ticks, self.ticks / 2, 10), ..self.clone() });
+        all.push(Self { ticks: less(self.ticks, self.ticks / 8, 10), ..self.clone() });
+        all.push(Self { nodes: less(self.nodes, 1, 1), ..self.clone() });
         all.retain(|smaller| smaller != self);
         all
     }
