@@ -9,11 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{Run, count, files_below, result, write_lines};
-use millrace_e2e::{
-    rng::Rng,
-    trace::{TraceConfig, write_trace},
-};
+use common::{Run, count, files_below, result, trace, write_lines};
+use millrace_e2e::rng::Rng;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -333,9 +330,7 @@ fn damage(data: &Path, part: &str, not: &str) -> PathBuf {
 #[test]
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     let folder = tempfile::tempdir().unwrap();
-    write_trace(folder.path(), &TraceConfig { events: 60_000, users: 1_000, ..TraceConfig::default() }).unwrap();
-    let pipeline = folder.path().join("pipeline.yaml");
-    let undisturbed = result(&Run::new(&pipeline, &folder.path().join("undisturbed")).summary());
+    let (pipeline, undisturbed) = trace(folder.path(), 60_000);
     let run = Run::new(&pipeline, &folder.path().join("damaged"));
     for _part in 0..3 {
         let mut running = run.clone().with(&["--max-rate", "10000"]).start();

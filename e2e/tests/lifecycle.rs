@@ -11,17 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Ended, Run, Running, count, result, write_lines};
-use millrace_e2e::trace::{TraceConfig, write_trace};
-use serde_json::Value;
-
-/// A trace and its undisturbed result.
-fn trace(folder: &Path, events: u64) -> (PathBuf, Value) {
-    write_trace(folder, &TraceConfig { events, users: events / 50, ..TraceConfig::default() }).unwrap();
-    let pipeline = folder.join("pipeline.yaml");
-    let undisturbed = result(&Run::new(&pipeline, &folder.join("undisturbed")).summary());
-    (pipeline, undisturbed)
-}
+use common::{Ended, Run, Running, count, result, trace, write_lines};
 
 fn signal(running: &Running, name: &str) {
     let sent = Command::new("kill").args([name, &running.id().to_string()]).status().unwrap();

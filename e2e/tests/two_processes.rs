@@ -5,11 +5,8 @@ mod common;
 
 use std::{fs, time::Duration};
 
-use common::{Run, Running, result};
-use millrace_e2e::{
-    rng::Rng,
-    trace::{TraceConfig, write_trace},
-};
+use common::{Run, Running, result, trace};
+use millrace_e2e::rng::Rng;
 
 const KILLS: usize = 100;
 
@@ -21,9 +18,7 @@ fn holds(run: &Run, process: &Running) -> bool {
 #[test]
 fn one_of_two_works_and_a_hundred_kills_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    write_trace(folder.path(), &TraceConfig { events: 60_000, users: 1_000, ..TraceConfig::default() }).unwrap();
-    let pipeline = folder.path().join("pipeline.yaml");
-    let undisturbed = result(&Run::new(&pipeline, &folder.path().join("undisturbed")).summary());
+    let (pipeline, undisturbed) = trace(folder.path(), 60_000);
     let run = Run::new(&pipeline, &folder.path().join("shared"));
     let slow = run.clone().with(&["--max-rate", "2000"]);
     let (mut rng, mut took_over, mut refused) = (Rng::new(7), 0, 0);

@@ -8,7 +8,7 @@ use std::{
 use millrace::{
     host::{
         HostError,
-        make::{Maker, initial_origins},
+        make::Maker,
         task::{Stepped, Task},
     },
     log::{Log, LogPartition},
@@ -21,7 +21,7 @@ use millrace_engine::frame::{
 use millrace_lifecycle::{
     keys::{self, Named, TaskId, TaskKind},
     lineage::{LineageError, Load},
-    manifest::{FileRef, Manifest},
+    manifest::{Checkpoint, FileRef, Manifest},
     store::Op,
 };
 
@@ -131,6 +131,10 @@ impl<'g> Checks<'g> {
         let newest_is_whole = manifest.checkpoints.first().is_some_and(|newest| self.is_whole(&newest.files));
         if !newest_is_whole {
             self.fallen.insert(task.clone());
+            // The log may be trimmed up to here, and the fold has to have read it before.
+            if task.kind != TaskKind::Ingest {
+                self.fold(task, offset)?;
+            }
         } else if offset != offset_before {
             self.checkpoints += 1;
             self.ledger.saved(task, offset)?;
@@ -253,15 +257,19 @@ impl<'g> Checks<'g> {
         Ok(())
     }
 
-    /// May a file be damaged, so that a checkpoint is left from which the task can go on?
+    /// May a file be damaged, so that a checkpoint is left from which the task can go on? Of those that always stay, the
+    /// newest one and the newest of the chain before, one has to be whole; and one damage at a time is enough.
     pub fn may_damage(&mut self, task: &TaskId, key: &str, store: &dyn Store) -> bool {
         let found = store.get(&millrace_lifecycle::keys::manifest(task)).ok().flatten();
         let Some(manifest) = found.and_then(|found| Manifest::decode(&found.bytes).ok()) else { return false };
+        let is_first = manifest.files().iter().all(|file| !self.damaged.contains(&file.key));
         self.damaged.insert(key.to_owned());
-        let may = manifest.checkpoints.iter().any(|checkpoint| self.is_whole(&checkpoint.files));
+        let newest = manifest.checkpoints.first();
+        let before = manifest.checkpoints.iter().find(|c| Some(c.base_key()) != newest.map(Checkpoint::base_key));
+        let may = is_first && newest.into_iter().chain(before).any(|checkpoint| self.is_whole(&checkpoint.files));
         if !may {
             self.damaged.remove(key);
-        } else if manifest.checkpoints.first().is_some_and(|newest| !self.is_whole(&newest.files)) {
+        } else if newest.is_some_and(|newest| !self.is_whole(&newest.files)) {
             self.fallen.insert(task.clone());
         }
         may
@@ -308,10 +316,6 @@ impl<'g> Checks<'g> {
 
     pub fn tasks(&self) -> Vec<TaskId> {
         self.maker.tasks()
-    }
-
-    pub fn origins(&self) -> usize {
-        initial_origins(self.maker.partitions).len()
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use millrace_e2e::trace::{TraceConfig, write_trace};
 use serde_json::Value;
 
 /// Nothing here takes this long; a run that does has stopped.
@@ -57,6 +58,14 @@ pub fn binary() -> PathBuf {
     let test = env::current_exe().unwrap();
     let found = test.ancestors().skip(1).map(|folder| folder.join("millrace")).find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("no binary `millrace` above {}: cargo build --release -p millrace", test.display()))
+}
+
+/// A trace in a folder: its pipeline, and what an undisturbed run of it comes to.
+pub fn trace(folder: &Path, events: u64) -> (PathBuf, Value) {
+    write_trace(folder, &TraceConfig { events, users: events / 50, ..TraceConfig::default() }).unwrap();
+    let pipeline = folder.join("pipeline.yaml");
+    let undisturbed = result(&Run::new(&pipeline, &folder.join("undisturbed")).summary());
+    (pipeline, undisturbed)
 }
 
 /// What a process said and how it ended.

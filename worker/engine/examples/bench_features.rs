@@ -10,6 +10,7 @@ use millrace_engine::{
     event::{Event, Time},
     feature::{Context, Features, Projection, mix},
     names::Names,
+    snapshot::Rows,
     users::{Users, WARM_USERS},
 };
 

@@ -17,7 +17,7 @@ use crate::{
     event::{Event, EventType, Pseudonym, Seq, Time, category_of_text},
     example::{ExampleHead, FeatureValue, VALUE_BYTES},
     frame::Origin,
-    snapshot::{Bits, UnderWay},
+    snapshot::{Bits, Rows, UnderWay},
 };
 
 /// What an impression waits for.

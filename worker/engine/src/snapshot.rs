@@ -69,6 +69,38 @@ pub trait Rows {
     fn key(&self, slot: u32) -> u128;
     /// Appends the row as it is now.
     fn encode(&mut self, slot: u32, out: &mut Vec<u8>);
+    /// The one that is under way.
+    fn under_way(&mut self) -> &mut UnderWay;
+
+    /// Appends the next rows, about as many as are left of `budget`, as they were at the beginning. True at the end. Equal
+    /// tables give equal bytes.
+    fn go_on(&mut self, budget: &mut usize, out: &mut Vec<u8>) -> bool
+    where
+        Self: Sized,
+    {
+        let Some(mut snapshot) = self.under_way().take() else { return true };
+        let is_done = snapshot.go_on(self, budget, out);
+        if !is_done {
+            *self.under_way() = Some(snapshot);
+        }
+        is_done
+    }
+
+    /// Gives up what is under way: the next checkpoint has to be a base.
+    fn cancel(&mut self) {
+        *self.under_way() = None;
+    }
+
+    /// The row is about to change, or to go.
+    fn keep_image(&mut self, slot: u32)
+    where
+        Self: Sized,
+    {
+        if let Some(mut snapshot) = self.under_way().take() {
+            snapshot.keep(slot, self);
+            *self.under_way() = Some(snapshot);
+        }
+    }
 }
 
 /// Rows in a range of keys, on average.

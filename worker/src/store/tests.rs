@@ -585,6 +585,29 @@ fn one_fault_at_any_call_is_survived_by_trying_again() {
     }
 }
 
+/// The manifest that is read again after a write of unknown end still names what was found damaged.
+#[test]
+fn what_was_found_damaged_stays_forgotten_after_a_write_of_unknown_end() {
+    for injected in [Injected::UnknownNotDone, Injected::UnknownDone] {
+        let inner = MemoryStore::default();
+        let (mut lineage, _) = claim(&inner, "a");
+        lineage.commit(&base("b10"), position(10)).unwrap();
+        lineage.commit(&base("b40"), position(40)).unwrap();
+        inner.objects().remove(&keys::file(&task(), FileKind::Base, 1, 2));
+        // Claimed by reading and swapping the manifest, and loaded by two reads; then put, read back, and the swap.
+        let (calls, late) = (Mutex::new(0), Mutex::new(None));
+        let faulty = Faulty { inner: &inner, injected, fail_at: 7, crash: false, calls, late };
+        let (mut lineage, restored) = claim(&faulty, "b");
+        assert_eq!(texts(&restored.unwrap()), ["b10"]);
+        let first = lineage.commit(&base("b20"), position(20));
+        assert_eq!(first.is_ok(), injected == Injected::UnknownDone, "{first:?}");
+        lineage.commit(&delta("d30"), position(30)).unwrap();
+        let restored = claim(&inner, "c").1.unwrap();
+        assert_eq!(*texts(&restored).last().unwrap(), "d30");
+        assert_eq!(restored.damaged, vec![]);
+    }
+}
+
 #[test]
 fn a_store_that_does_not_answer_is_not_a_store_without_checkpoints() {
     let folder = tempfile::tempdir().unwrap();

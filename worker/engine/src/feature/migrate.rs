@@ -76,6 +76,7 @@ mod tests {
         example::FeatureValue,
         feature::{Context, Features, mix},
         names::Names,
+        snapshot::Rows,
         users::Users,
     };
 

@@ -9,7 +9,7 @@ use crate::{
     event::{Pseudonym, Time, category_of_text},
     example::{FeatureValue, VALUE_BYTES},
     frame::{put_origin, put_seq, read_origin, read_seq},
-    snapshot::{Rows, Snapshot},
+    snapshot::{Rows, Snapshot, UnderWay},
 };
 
 impl Rows for Joins {
@@ -22,6 +22,10 @@ impl Rows for Joins {
         out.put_u64(join.number);
         out.put_u32(join.shape);
         join.write_content(out);
+    }
+
+    fn under_way(&mut self) -> &mut UnderWay {
+        &mut self.snapshot
     }
 }
 
@@ -61,29 +65,6 @@ impl Joins {
         let lowest = self.timers.iter().filter_map(|queue| queue.front()).map(|timer| timer.number).min();
         let numbers = (lowest.unwrap_or_default().into(), self.opened.into());
         self.snapshot = Some(Box::new(Snapshot::begin(self.open.clone(), numbers, head, Vec::new())));
-    }
-
-    /// Appends the next impressions, about as many as are left of `budget`, as they were at the beginning. True at the end.
-    pub fn go_on(&mut self, budget: &mut usize, out: &mut Vec<u8>) -> bool {
-        let Some(mut snapshot) = self.snapshot.take() else { return true };
-        let is_done = snapshot.go_on(self, budget, out);
-        if !is_done {
-            self.snapshot = Some(snapshot);
-        }
-        is_done
-    }
-
-    pub fn cancel(&mut self) {
-        self.snapshot = None;
-    }
-
-    /// The impression is about to change, or to go.
-    #[inline]
-    pub(super) fn keep_image(&mut self, slot: u32) {
-        if let Some(mut snapshot) = self.snapshot.take() {
-            snapshot.keep(slot, self);
-            self.snapshot = Some(snapshot);
-        }
     }
 
     /// Reads what `go_on` wrote, under the same plans. `slot_of` finds a user's slot. `version`: of the checkpoint; 1 knew

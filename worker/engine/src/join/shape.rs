@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{ExamplePlan, Joins, OutcomeCounts, OutcomePlan, Timer};
+use crate::snapshot::Rows;
 
 /// A model's part of the values of open impressions, and what is to become of it by now.
 #[derive(Clone, Debug)]

@@ -13,6 +13,7 @@ use crate::{
     join::Joins,
     order::{Merge, MergeImage},
     plan::Plan,
+    snapshot::Rows,
     users::Users,
 };
 

@@ -12,7 +12,7 @@ use crate::{
     codec::{Corrupt, Put, Reader},
     event::Pseudonym,
     feature::{Features, RowMut, get_u32, layout::FLAGS_AT, put_u32},
-    snapshot::{Rows, Snapshot},
+    snapshot::{Rows, Snapshot, UnderWay},
 };
 
 use super::{DIRTY, Slot, Users};
@@ -34,10 +34,14 @@ impl Rows for Users {
         self.row(Slot(slot)).encode(out);
         self.arena.row_mut(slot)[FLAGS_AT] &= !DIRTY;
     }
+
+    fn under_way(&mut self) -> &mut UnderWay {
+        &mut self.snapshot
+    }
 }
 
 impl Users {
-    /// Fixes what [`Users::go_on`] is to encode: all users as they are now, or what changed since the last checkpoint began.
+    /// Fixes what [`Rows::go_on`] is to encode: all users as they are now, or what changed since the last checkpoint began.
     /// From here on, changes count anew. Returns about how many bytes that will be. One that is under way is lost.
     pub fn begin(&mut self, extent: Extent) -> usize {
         let dirty = std::mem::take(&mut self.dirty);
@@ -59,31 +63,6 @@ impl Users {
         let bytes = rows * (row_bytes + self.layout.sets.len() * SET_BYTES) + tail.len();
         self.snapshot = Some(Box::new(Snapshot::begin(of, (0, u128::MAX), head, tail)));
         bytes
-    }
-
-    /// Appends the next users, about as many as are left of `budget`, as they were at the beginning. True at the end. Equal
-    /// tables give equal bytes.
-    pub fn go_on(&mut self, budget: &mut usize, out: &mut Vec<u8>) -> bool {
-        let Some(mut snapshot) = self.snapshot.take() else { return true };
-        let is_done = snapshot.go_on(self, budget, out);
-        if !is_done {
-            self.snapshot = Some(snapshot);
-        }
-        is_done
-    }
-
-    /// Gives up what is under way: the next checkpoint has to be a base.
-    pub fn cancel(&mut self) {
-        self.snapshot = None;
-    }
-
-    /// The row is about to change, or to go.
-    #[cold]
-    pub(super) fn keep_image(&mut self, slot: u32) {
-        if let Some(mut snapshot) = self.snapshot.take() {
-            snapshot.keep(slot, self);
-            self.snapshot = Some(snapshot);
-        }
     }
 
     /// From here on, changes count anew.

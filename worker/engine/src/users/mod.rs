@@ -19,7 +19,7 @@ use crate::{
         migrate::Migration,
         put_u128,
     },
-    snapshot::{Bits, UnderWay},
+    snapshot::{Bits, Rows, UnderWay},
 };
 
 /// A row's place. It stays the user's until the user is removed.

@@ -85,12 +85,35 @@ fn click(time: i64, item: &str) -> Made {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Apply(u128, Made),
-    Grant(u128, i64),
-    Remove(u128),
+    Row(RowChange),
     Delta,
     Base,
     Digest,
+}
+
+#[derive(Clone, Debug)]
+enum RowChange {
+    Apply(u128, Made),
+    Grant(u128, i64),
+    Remove(u128),
+}
+
+impl RowChange {
+    fn make(&self, users: &mut Users, features: &Features, names: &Names) {
+        match self {
+            Self::Apply(user, made) => apply(users, features, names, *user, made),
+            Self::Grant(user, time) => {
+                let slot = users.get_or_insert(Pseudonym(*user));
+                users.row_mut(slot).set_granted(Time(*time));
+                assert_eq!(users.row(slot).granted(), Time(*time));
+            }
+            Self::Remove(user) => {
+                let was_there = users.find(Pseudonym(*user)).is_some();
+                assert_eq!(users.remove(Pseudonym(*user)), was_there);
+                assert_eq!(users.find(Pseudonym(*user)), None);
+            }
+        }
+    }
 }
 
 /// Few users whose pseudonyms agree in their low bits, so that the index has to tell them apart.
@@ -100,9 +123,9 @@ fn any_user() -> impl Strategy<Value = u128> {
 
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
     let step = |(dice, user, made, time): (u8, u128, Made, i64)| match dice {
-        0..10 => Step::Apply(user, made),
-        10 => Step::Grant(user, time),
-        11..13 => Step::Remove(user),
+        0..10 => Step::Row(RowChange::Apply(user, made)),
+        10 => Step::Row(RowChange::Grant(user, time)),
+        11..13 => Step::Row(RowChange::Remove(user)),
         13..15 => Step::Delta,
         15 => Step::Base,
         _ => Step::Digest,
@@ -126,17 +149,7 @@ proptest! {
         let mut deltas: Vec<Vec<u8>> = Vec::new();
         for step in steps {
             match step {
-                Step::Apply(user, made) => apply(&mut live, &features, &names, user, &made),
-                Step::Grant(user, time) => {
-                    let slot = live.get_or_insert(Pseudonym(user));
-                    live.row_mut(slot).set_granted(Time(time));
-                    prop_assert_eq!(live.row(slot).granted(), Time(time));
-                }
-                Step::Remove(user) => {
-                    let was_there = live.find(Pseudonym(user)).is_some();
-                    prop_assert_eq!(live.remove(Pseudonym(user)), was_there);
-                    prop_assert_eq!(live.find(Pseudonym(user)), None);
-                }
+                Step::Row(change) => change.make(&mut live, &features, &names),
                 Step::Delta => deltas.push(changes(&mut live)),
                 Step::Base => {
                     saved = super::tests::saved(&mut live);
@@ -173,14 +186,7 @@ proptest! {
         let mut budgets = budgets.into_iter().cycle();
         for step in steps {
             match step {
-                Step::Apply(user, made) => apply(&mut live, &features, &names, user, &made),
-                Step::Grant(user, time) => {
-                    let slot = live.get_or_insert(Pseudonym(user));
-                    live.row_mut(slot).set_granted(Time(time));
-                }
-                Step::Remove(user) => {
-                    live.remove(Pseudonym(user));
-                }
+                Step::Row(change) => change.make(&mut live, &features, &names),
                 Step::Delta | Step::Base if under_way.is_none() => {
                     let extent = if matches!(step, Step::Base) { Extent::Base } else { Extent::Changes };
                     let bytes = match extent {

@@ -22,13 +22,23 @@ pub struct Owner {
     pub(super) writes: u64,
     /// The last write may still have happened: the manifest has to be read before the next.
     pub(super) in_doubt: bool,
+    /// Found damaged when the task was loaded: the next manifest does not name them.
+    pub(super) unusable: Vec<Checkpoint>,
     /// Offset of the newest checkpoint that was found to be older than `retain`.
     pub(super) expired_offset: u64,
 }
 
 impl Owner {
     pub(super) fn new(manifest: Manifest, version: Version) -> Self {
-        Self { manifest, version, files_written: 0, writes: 0, in_doubt: false, expired_offset: 0 }
+        Self {
+            manifest,
+            version,
+            files_written: 0,
+            writes: 0,
+            in_doubt: false,
+            unusable: Vec::new(),
+            expired_offset: 0,
+        }
     }
 
     pub fn task(&self) -> &TaskId {
@@ -70,7 +80,7 @@ impl Owner {
     /// Goes on from this checkpoint: those before it are damaged, and the next manifest does not name them.
     pub fn go_on_from(&mut self, checkpoint: Option<&Checkpoint>) {
         let newer = self.manifest.checkpoints.iter().position(|c| Some(c) == checkpoint);
-        self.manifest.checkpoints.drain(..newer.unwrap_or(self.manifest.checkpoints.len()));
+        self.unusable = self.manifest.checkpoints.drain(..newer.unwrap_or(self.manifest.checkpoints.len())).collect();
     }
 
     /// Writes a checkpoint. All effects of records below its offset must be acknowledged before. If this fails, either
@@ -101,6 +111,8 @@ impl Owner {
             return Err(fenced(&manifest));
         }
         (self.manifest, self.version, self.in_doubt) = (manifest, version, false);
+        // The store still names them if nothing was written since.
+        self.manifest.checkpoints.retain(|checkpoint| !self.unusable.contains(checkpoint));
         Ok(())
     }
 
