@@ -60,9 +60,12 @@ fn an_alarm_is_told_and_answered_and_outlasts_a_kill() {
         (&drift["state"], &model["standing"], &model["frozen"]),
         (&json!("predictions"), &json!("fellBackToDefault"), &json!(false))
     );
-    let metrics = shop.client.request("GET", "/metrics", None).unwrap();
-    let metrics = String::from_utf8(metrics.body).unwrap();
-    assert!(metrics.contains("millrace_model_fallen_back{model=\"ctr\"} 1"), "{metrics}");
+    // The status and the metrics are not brought up to date together.
+    shop.until("the metrics say so", |client| {
+        let metrics = client.request("GET", "/metrics", None).unwrap();
+        let metrics = String::from_utf8(metrics.body).unwrap();
+        metrics.contains("millrace_model_fallen_back{model=\"ctr\"} 1").then_some(())
+    });
     falls_back(&mut shop);
 
     let ended = shop.kill();

@@ -4,7 +4,7 @@
 //! `feature`, `users`, `profile`, `learn`, `model`.
 
 /// Raised by every change that alters results: only the same version may go on from a checkpoint not released.
-pub const ENGINE_VERSION: u32 = 3;
+pub const ENGINE_VERSION: u32 = 4;
 
 pub mod catalog;
 pub mod checkpoint;

@@ -73,12 +73,7 @@ impl FileRef {
         Self { key, kind, size_bytes: digest.size_bytes, digest: digest.digest }
     }
 
-    /// Whether these are the bytes; the error says what is wrong.
-    pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
-        self.check_digest(Some(Digest::of(bytes)))
-    }
-
-    /// Likewise, of bytes that somebody else has read under its key.
+    /// Whether what was found under its key has these bytes; the error says what is wrong.
     pub fn check_digest(&self, found: Option<Digest>) -> Result<(), String> {
         let Digest { size_bytes, digest } = found.ok_or_else(|| "it is missing".to_owned())?;
         if size_bytes != self.size_bytes {
@@ -93,7 +88,7 @@ impl FileRef {
     /// The bytes of what was found under its key, if they are these; the error says what is wrong.
     pub fn check_found(&self, found: Option<Object>) -> Result<Vec<u8>, String> {
         let object = found.ok_or_else(|| "it is missing".to_owned())?;
-        self.check(&object.bytes).map(|()| object.bytes)
+        self.check_digest(Some(object.digest)).map(|()| object.bytes)
     }
 }
 

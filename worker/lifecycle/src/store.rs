@@ -41,10 +41,19 @@ impl StoreError {
     }
 }
 
+/// What was read, with its digest: whoever reads has the time for it, and whoever asked may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     pub bytes: Vec<u8>,
     pub version: Version,
+    pub digest: Digest,
+}
+
+impl Object {
+    /// Of a store that has no versions of its own.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { version: Version::of(&bytes), digest: Digest::of(&bytes), bytes }
+    }
 }
 
 /// By which what was read of an object is known to be what was written.
@@ -73,8 +82,7 @@ pub struct Listed {
 pub enum Op {
     /// The object as a whole.
     Get { key: String },
-    /// The object is read as a whole, as `Get` does, and what is asked for is its digest: whoever asks has no time for
-    /// hundreds of megabytes.
+    /// The object is read as a whole, as `Get` does, and what is asked for is only its digest.
     Digest { key: String },
     /// Creates an object that is never changed.
     Put { key: String, bytes: Vec<u8> },

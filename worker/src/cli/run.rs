@@ -21,7 +21,7 @@ use super::{CliError, Output, parse_source, print, sources};
 use crate::{
     data::Data,
     host::{
-        Host, HostConfig, POLL,
+        Host, HostConfig, POLL, Tasks, Work,
         figures::Figures,
         serving::{Serving, Shown},
         status::{TaskStatus, Totals},
@@ -102,7 +102,7 @@ impl RunArgs {
 }
 
 pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
-    let pipeline = Pipeline::load(&args.pipeline, &sources(&args.source))?;
+    let pipeline = Arc::new(Pipeline::load(&args.pipeline, &sources(&args.source))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| CliError::Other(format!("cannot start: {e}")))?;
     // The ports first: nothing is to be claimed by a run that cannot start.
@@ -110,9 +110,15 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let api = args.api(&pipeline)?;
     let data = Data::open(&args.data, &args.pipeline, &pipeline)?;
     let partitions = data.partitions(&pipeline)?;
-    let configuration = data.configuration();
-    let (log, store, claimant) = (data.log(), data.store(), data.claimant());
-    let host = Host::start(&pipeline, configuration, &partitions, log, store, claimant, &args.host_config())?;
+    let work = Work {
+        pipeline: pipeline.clone(),
+        configuration: data.configuration().clone(),
+        partitions,
+        log: data.log(),
+        store: data.store(),
+        claimant: data.claimant().clone(),
+    };
+    let host = Host::start(work, Tasks::All, &args.host_config())?;
     let shared = metrics::Shared::new();
     shared.update(host.statuses(), host.has_caught_up());
     let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;

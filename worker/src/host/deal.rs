@@ -1,35 +1,36 @@
-//! Tasks dealt out to engine threads.
+//! Tasks that are claimed at the start, dealt out to engine threads.
 
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::collections::BTreeMap;
 
-use millrace_engine::plan::ModelPlan;
-use millrace_lifecycle::keys::{TaskId, TaskKind};
+use millrace_lifecycle::keys::TaskId;
 
 use super::{
+    beside::{Beside, Board, Directory, Shown},
     catch_up::{Behind, CatchUp},
-    desk::Published,
+    owners::Owners,
     station::{NewSeat, Station},
-    status::TaskStatus,
     task::Task,
-    thread::{Beside, Slice},
 };
 use crate::log::Log;
-
-/// Tasks dealt out to threads.
-pub struct Dealt {
-    pub stations: Vec<(Station, Vec<Beside>)>,
-    pub statuses: Vec<Arc<Mutex<TaskStatus>>>,
-    pub done: [Vec<Arc<AtomicBool>>; 3],
-    /// The thread of each events partition.
-    pub owners: Vec<usize>,
-}
 
 /// What dealing needs to know of the host.
 pub struct Dealing<'a> {
     pub log: &'a dyn Log,
-    /// The models of the pipeline, if their copies serve.
-    pub serving: Option<&'a [ModelPlan]>,
+    pub directory: &'a Directory,
+    pub owners: &'a Owners,
     pub catch_up: &'a CatchUp,
+}
+
+/// An engine thread's tasks, with what it keeps beside them and tells of them.
+pub struct Dealt {
+    pub station: Station,
+    pub beside: BTreeMap<TaskId, Beside>,
+    pub board: Board,
+}
+
+/// The thread of a task with this number, of so many.
+pub fn thread_of(number: usize, threads: usize) -> usize {
+    number % threads
 }
 
 impl Dealing<'_> {
@@ -51,39 +52,22 @@ impl Dealing<'_> {
         }
     }
 
-    fn published(&self, id: &TaskId) -> Option<Published> {
-        let is_it = |model: &ModelPlan| id.kind == TaskKind::Model && model.name == id.name;
-        self.serving?.iter().position(is_it).map(|model| Published { model, scored: None })
-    }
-
     /// One after the other, to one thread after the other.
-    pub fn deal(&self, claimed: Vec<NewSeat>, stations: Vec<Station>) -> Dealt {
-        let mut dealt = Dealt {
-            stations: stations.into_iter().map(|station| (station, Vec::new())).collect(),
-            statuses: Vec::new(),
-            done: Default::default(),
-            owners: Vec::new(),
-        };
-        let threads = dealt.stations.len();
-        for (number, seat) in claimed.into_iter().enumerate() {
-            let thread = number % threads;
-            let beside = Beside {
-                number,
-                status: Arc::new(Mutex::new(seat.made.task.status(self.log))),
-                done: Arc::default(),
-                slice: Slice::default(),
-                published: self.published(&seat.made.id),
-                behind: self.behind(&seat.made.task),
-            };
-            dealt.statuses.push(beside.status.clone());
-            dealt.done[seat.made.task.stage()].push(beside.done.clone());
-            if seat.made.id.kind == TaskKind::Profile {
-                dealt.owners.push(thread);
+    pub fn deal(&self, claimed: Vec<NewSeat>, stations: Vec<Station>) -> Vec<Dealt> {
+        let dealt = |station| Dealt { station, beside: BTreeMap::new(), board: Board::default() };
+        let mut all: Vec<Dealt> = stations.into_iter().map(dealt).collect();
+        for seat in claimed {
+            let (id, task) = (&seat.made.id, &seat.made.task);
+            let beside = Beside { is_owner: true, behind: self.behind(task), ..Beside::new(id, self.directory) };
+            let thread = thread_of(beside.number, all.len());
+            if let Some(partition) = task.events_partition() {
+                self.owners.set(partition, thread);
             }
-            let (station, besides) = &mut dealt.stations[thread];
-            station.seat(seat);
-            besides.push(beside);
+            let dealt = &mut all[thread];
+            dealt.board.lock().tasks.push(Shown::of(&beside, task, task.status(self.log)));
+            dealt.beside.insert(id.clone(), beside);
+            dealt.station.seat(seat);
         }
-        dealt
+        all
     }
 }

@@ -141,7 +141,15 @@ fn value_of(scalar: &Scalar) -> Value<'_> {
 
 impl Desk {
     /// Decides, appends the decision, answers.
-    pub fn decide(&mut self, ask: Ask, profile: &mut Profile, log: &mut ControlLog, outbox: &mut Outbox) {
+    /// `is_level`: the task has read what others had accepted for it when it came here.
+    pub fn decide(
+        &mut self,
+        ask: Ask,
+        profile: &mut Profile,
+        is_level: bool,
+        log: &mut ControlLog,
+        outbox: &mut Outbox,
+    ) {
         let Ask { question: q, reply } = ask;
         let attributes = borrowed(&q.attributes);
         let of_items: Vec<_> = q.candidates.iter().map(|(_, attributes)| borrowed(attributes)).collect();
@@ -167,7 +175,7 @@ impl Desk {
             Some(user) => profile.view_and_catalog(user),
             None => (View::CLOSED, profile.catalog()),
         };
-        let is_behind = profile_generation < self.generation || !self.catch_up.has_users();
+        let is_behind = profile_generation < self.generation || !is_level || !self.catch_up.has_users();
         let is_withdrawn = |user| self.is_withdrawn(user, view.row.map_or(Time::MIN, |row| row.granted()));
         let view = if is_behind || q.user.is_some_and(is_withdrawn) { View::CLOSED } else { view };
         let world = World { plan: &self.plan, catalog, models: &self.models };

@@ -20,6 +20,7 @@ use millrace_engine::{
     plan::Plan,
     profile::Profile,
 };
+use millrace_lifecycle::{keys::TaskId, lineage::Claimant, placement::Order};
 use tokio::sync::oneshot;
 
 use super::{catch_up::CatchUp, figures::Figures, mailbox::Mailbox};
@@ -44,6 +45,11 @@ pub enum Request {
     Withdrawn {
         user: Pseudonym,
         stated: Time,
+    },
+    /// All that this thread is to have of a fleet's tasks from now on.
+    Obey {
+        orders: BTreeMap<TaskId, Order>,
+        claimant: Claimant,
     },
     /// What a model has learned since the last time.
     Learned {

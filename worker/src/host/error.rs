@@ -38,6 +38,15 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// Does it end what a host has of one task, and nothing else?
+    pub fn is_of_one_task(&self) -> bool {
+        match self {
+            Self::Lineage { .. } | Self::Restore { .. } | Self::ForeignLog { .. } | Self::NoTask { .. } => true,
+            Self::Plan(_) | Self::File(_) | Self::Header { .. } => true,
+            Self::Apply { .. } | Self::Read(_) | Self::Append(_) | Self::HeldBack { .. } | Self::Thread(_) => false,
+        }
+    }
+
     pub fn order(partition: &log::LogPartition, offset: u64, cause: OrderError) -> Self {
         Self::Apply { partition: partition.clone(), offset, cause: cause.to_string() }
     }

@@ -1,20 +1,22 @@
 //! The host: it gives tasks to engine threads, and connects them with the log and the checkpoint store.
 
+mod beside;
 mod catch_up;
 mod deal;
 pub mod decisions;
 pub mod desk;
 pub mod error;
 pub mod figures;
+pub mod hands;
 pub mod ingest;
 pub mod mailbox;
 pub mod make;
+pub mod owners;
 pub mod serving;
 pub mod skew;
 pub mod start;
 pub mod station;
 pub mod status;
-pub mod store_thread;
 pub mod task;
 #[cfg(test)]
 mod tests;
@@ -22,16 +24,20 @@ mod thread;
 mod writer;
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
 
+use beside::{Board, Directory, Shown};
 pub use error::HostError;
-pub use start::HostConfig;
+use millrace_lifecycle::{
+    keys::TaskId,
+    lineage::Claimant,
+    placement::{Order, Report, Role},
+};
+pub use start::{HostConfig, Tasks, Work};
 use status::TaskStatus;
 use task::Task;
 use thread::Control;
@@ -62,10 +68,12 @@ pub struct Host {
     control: Arc<Control>,
     engines: Vec<JoinHandle<thread::Ended>>,
     writer: JoinHandle<Result<(), AppendError>>,
-    store: JoinHandle<()>,
-    statuses: Vec<Arc<Mutex<TaskStatus>>>,
-    /// By stage: sources, profiles, models.
-    done: [Vec<Arc<AtomicBool>>; 3],
+    hands: Vec<JoinHandle<()>>,
+    boards: Vec<Arc<Board>>,
+    directory: Arc<Directory>,
+    claimant: Claimant,
+    /// Tasks that it was told of and does not know.
+    unknown: Mutex<BTreeMap<TaskId, Order>>,
     asked: serving::Asked,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
@@ -92,7 +100,40 @@ impl Host {
     }
 
     pub fn statuses(&self) -> Vec<TaskStatus> {
-        self.statuses.iter().filter_map(|s| s.lock().ok().map(|s| s.clone())).collect()
+        statuses_of(&self.boards)
+    }
+
+    /// Of a fleet: all that this host is to have from now on. Whatever is not among it is dropped. Told again, it goes on with
+    /// what it is doing.
+    pub fn obey(&self, orders: &BTreeMap<TaskId, Order>) {
+        let mut of_threads = vec![BTreeMap::new(); self.boards.len()];
+        let mut unknown = BTreeMap::new();
+        for (task, order) in orders {
+            match self.directory.number(task) {
+                Some(number) => {
+                    of_threads[deal::thread_of(number, self.boards.len())].insert(task.clone(), *order);
+                }
+                None => {
+                    unknown.insert(task.clone(), *order);
+                }
+            }
+        }
+        *self.unknown.lock().unwrap_or_else(PoisonError::into_inner) = unknown;
+        for (mailbox, orders) in self.asked.mailboxes.iter().zip(of_threads) {
+            mailbox.tell(desk::Request::Obey { orders, claimant: self.claimant.clone() });
+        }
+    }
+
+    /// Of a fleet: what became of the orders.
+    pub fn reports(&self) -> BTreeMap<TaskId, Report> {
+        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |(task, order): (&TaskId, &Order)| {
+            let why = HostError::NoTask { task: task.to_string() }.to_string();
+            let role = Role::Failed { why };
+            (task.clone(), Report { epoch: order.epoch(), role, load_millicores: 0, state_bytes: 0 })
+        };
+        let unknown = unknown.iter().map(failed);
+        self.boards.iter().flat_map(|board| board.lock().reports.clone()).chain(unknown).collect()
     }
 
     /// Wakes all engine threads: there is something new in a log.
@@ -108,22 +149,19 @@ impl Host {
     /// Has everything come to its end: sources, then profiles, then models? Asked again and again.
     pub fn is_done(&self) -> bool {
         let stage = self.control.stage.load(Ordering::Acquire) as usize;
-        let all = |flags: &Vec<Arc<AtomicBool>>| flags.iter().all(|f| f.load(Ordering::Acquire));
-        match self.done.get(stage) {
-            Some(flags) if all(flags) => {
-                self.control.stage.store(stage as u8 + 1, Ordering::Release);
-                stage + 1 == self.done.len()
-            }
-            Some(_) => false,
-            None => true,
+        let is_done = |board: &Arc<Board>| board.lock().tasks.iter().all(|shown| shown.stage != stage || shown.is_done);
+        if stage < STAGES && self.boards.iter().all(is_done) {
+            self.control.stage.store(stage as u8 + 1, Ordering::Release);
+            return stage + 1 == STAGES;
         }
+        stage >= STAGES
     }
 
     /// Did some thread end, by an error?
     pub fn is_failing(&self) -> bool {
         self.control.stop.load(Ordering::Acquire)
             || self.engines.iter().any(JoinHandle::is_finished)
-            || self.store.is_finished()
+            || self.hands.iter().any(JoinHandle::is_finished)
     }
 
     /// Tells all tasks to save their state, waits for it, and gives them back.
@@ -132,6 +170,7 @@ impl Host {
     /// The first cause, where several threads failed because of it.
     pub fn stop(self) -> Result<Finished, HostError> {
         self.control.stop.store(true, Ordering::Release);
+        let boards = self.boards.clone();
         let mut tasks = Vec::new();
         let mut failure = None;
         for engine in self.engines {
@@ -154,17 +193,30 @@ impl Host {
             Ok(Err(error)) => failure = Some(error.into()), // the others fail because of it
             Err(_) => failure = Some(HostError::Thread("log-writer".into())),
         }
-        if self.store.join().is_err() {
-            failure = Some(HostError::Thread("store".into()));
+        for hand in self.hands {
+            let name = hand.thread().name().unwrap_or_default().to_owned();
+            if hand.join().is_err() {
+                failure = Some(HostError::Thread(name));
+            }
         }
         if let Some(error) = failure {
             return Err(error);
         }
         tasks.sort_by_key(|(number, _)| *number);
-        let statuses = self.statuses.iter().filter_map(|s| s.lock().ok().map(|s| s.clone())).collect();
+        let statuses = statuses_of(&boards);
         Ok(Finished { tasks: tasks.into_iter().map(|(_, task)| task).collect(), statuses })
     }
 }
+
+/// In the order of the pipeline's tasks.
+fn statuses_of(boards: &[Arc<Board>]) -> Vec<TaskStatus> {
+    let mut shown: Vec<Shown> = boards.iter().flat_map(|board| board.lock().tasks.clone()).collect();
+    shown.sort_by_key(|shown| shown.number);
+    shown.into_iter().map(|shown| shown.status).collect()
+}
+
+/// Sources, profiles, models.
+const STAGES: usize = 3;
 
 /// How often whoever waits for a host looks again.
 pub const POLL: Duration = Duration::from_millis(20);

@@ -21,6 +21,7 @@ use super::{
     desk::{Reply, Request},
     figures::Figures,
     mailbox::{Mailbox, Refused},
+    owners::Owners,
 };
 use crate::{
     pipeline::Pipeline,
@@ -36,8 +37,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Asked {
     pub mailboxes: Vec<Arc<Mailbox<Request>>>,
-    /// The thread of each events partition.
-    pub owners: Vec<usize>,
+    pub owners: Arc<Owners>,
     pub figures: Vec<Arc<Figures>>,
 }
 
@@ -103,7 +103,8 @@ impl Serving {
     }
 
     fn ask(&self, partition: usize, request: Request) -> Result<(), ServeError> {
-        let asked = self.asked.mailboxes[self.asked.owners[partition]].ask(request);
+        let owner = self.asked.owners.of(partition).ok_or(ServeError::NotHere { retry_after: RETRY_AFTER })?;
+        let asked = self.asked.mailboxes[owner].ask(request);
         asked.map_err(|refused| match refused {
             Refused::Busy => ServeError::Busy { retry_after: RETRY_AFTER },
             Refused::Closed => ServeError::Stopping,
@@ -140,7 +141,9 @@ impl Serving {
 
     /// Tells the owner of the user's partition of a withdrawal that was accepted: it must count at once.
     fn withdrawn(&self, user: Pseudonym, stated: Time) {
-        self.asked.mailboxes[self.asked.owners[self.partition_of(user)]].tell(Request::Withdrawn { user, stated });
+        if let Some(owner) = self.asked.owners.of(self.partition_of(user)) {
+            self.asked.mailboxes[owner].tell(Request::Withdrawn { user, stated });
+        }
     }
 
     async fn decide_one(&self, request: DecideRequest) -> Result<DecideAnswer, ServeError> {

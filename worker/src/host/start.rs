@@ -1,9 +1,14 @@
-//! Starting a host: claim every task, restore it, give it a thread.
+//! Starting a host: threads, and tasks for them: all of the pipeline's, claimed and restored at once, or those of a fleet as
+//! they are told of later.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, atomic::Ordering, mpsc::channel},
-    thread,
+    sync::{
+        Arc, Mutex,
+        atomic::Ordering,
+        mpsc::{Sender, SyncSender, channel},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -11,17 +16,19 @@ use millrace_engine::control::Configure;
 
 use super::{
     Host, HostError,
-    deal::Dealing,
+    beside::Directory,
+    deal::{Dealing, Dealt},
     desk::{Desk, Request},
     figures::Figures,
+    hands::{self, Errand, Tools},
     ingest::Shared,
     mailbox::Mailbox,
     make::{Maker, outputs_of},
+    owners::Owners,
     serving::Asked,
     station::{Cadence, Command, NewSeat, Station},
-    store_thread,
-    thread::{Control, EngineThread},
-    writer,
+    thread::{Control, Ended, EngineThread},
+    writer::{self, Batch},
 };
 use crate::{
     configuration::Configuration,
@@ -50,36 +57,93 @@ pub struct HostConfig {
 /// Until a frame is cut, if it is not full before.
 const FLUSH_EVERY: Duration = Duration::from_millis(5);
 
-impl Host {
-    /// Claims all tasks of the pipeline and starts them. `partitions`: those of each source.
-    pub fn start(
-        pipeline: &Pipeline,
-        configuration: &Configuration,
-        partitions: &[Vec<Partition>],
-        log: Arc<dyn Log>,
-        store: Arc<dyn Store>,
-        claimant: &Claimant,
-        config: &HostConfig,
-    ) -> Result<Self, HostError> {
-        let shared = Shared::new(partitions, config.max_rate);
-        let (until_end, read_order) = (config.until_end, config.read_order);
-        let maker = Maker { pipeline, configuration, partitions, log: log.clone(), shared, until_end, read_order };
-        let claim = |id: TaskId| {
-            let (owner, restored) = claim(store.as_ref(), &id, claimant)?;
-            Ok(NewSeat { made: maker.make(&id, restored.as_ref())?, owner })
-        };
-        let claimed = maker.tasks().into_iter().map(claim).collect::<Result<_, HostError>>()?;
-        run(pipeline, configuration, log, store, claimed, config)
+/// What a host works on, and with.
+pub struct Work {
+    pub pipeline: Arc<Pipeline>,
+    pub configuration: Configuration,
+    /// Of each source.
+    pub partitions: Vec<Vec<Partition>>,
+    pub log: Arc<dyn Log>,
+    pub store: Arc<dyn Store>,
+    pub claimant: Claimant,
+}
+
+/// How tasks come to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tasks {
+    /// It claims all of the pipeline's tasks at the start.
+    All,
+    /// One of a fleet: those that it is told of ([`Host::obey`]).
+    AsTold,
+}
+
+impl Work {
+    fn maker(&self, shared: &Arc<Shared>, config: &HostConfig) -> Maker<'_> {
+        Maker {
+            pipeline: &self.pipeline,
+            configuration: &self.configuration,
+            partitions: &self.partitions,
+            log: self.log.clone(),
+            shared: shared.clone(),
+            until_end: config.until_end,
+            read_order: config.read_order,
+        }
+    }
+
+    fn claim(&self, task: &TaskId) -> Result<(Owner, Option<Restored>), HostError> {
+        let claimed = checkpoint::claim(self.store.as_ref(), task, &self.claimant);
+        let claimed = claimed.map_err(|cause| HostError::Lineage { task: task.to_string(), cause })?;
+        for problem in claimed.1.iter().flat_map(|restored| &restored.damaged) {
+            tracing::warn!(%task, %problem, "went back to an earlier checkpoint");
+        }
+        Ok(claimed)
+    }
+
+    fn cadence(&self, config: &HostConfig) -> Cadence {
+        let checkpoints = &self.pipeline.spec().checkpoints;
+        Cadence {
+            frame_bytes: config.frame_bytes,
+            flush_every: FLUSH_EVERY,
+            checkpoint_every: Duration::from_micros(checkpoints.interval.as_micros().max(0) as u64),
+            retain_ms: checkpoints.retain.as_micros() / 1000,
+            generation: self.configuration.generation(),
+            spec_digest: xxhash_rust::xxh3::xxh3_64(self.pipeline.validated.result_digest_text().as_bytes()),
+        }
     }
 }
 
-fn claim(store: &dyn Store, task: &TaskId, claimant: &Claimant) -> Result<(Owner, Option<Restored>), HostError> {
-    let claimed = checkpoint::claim(store, task, claimant);
-    let claimed = claimed.map_err(|cause| HostError::Lineage { task: task.to_string(), cause })?;
-    for problem in claimed.1.iter().flat_map(|restored| &restored.damaged) {
-        tracing::warn!(%task, %problem, "went back to an earlier checkpoint");
+impl Host {
+    /// # Errors
+    /// A task cannot be claimed or restored, a log not be written, or a thread not be started.
+    pub fn start(work: Work, tasks: Tasks, config: &HostConfig) -> Result<Self, HostError> {
+        let shared = Shared::new(&work.partitions, config.max_rate);
+        let maker = work.maker(&shared, config);
+        let all = maker.tasks();
+        let claim = |id: &TaskId| {
+            let (owner, restored) = work.claim(id)?;
+            Ok(NewSeat { made: maker.make(id, restored.as_ref())?, owner })
+        };
+        let claimed = match tasks {
+            Tasks::All => all.iter().map(claim).collect::<Result<Vec<_>, HostError>>()?,
+            Tasks::AsTold => Vec::new(),
+        };
+        drop(maker);
+        let control = Arc::new(Control::default());
+        let directory = Arc::new(Directory::new(&all, &work.pipeline.plan));
+        let owners = Arc::new(Owners::new(work.pipeline.plan.partitions));
+        let threads = config.threads.clamp(1, all.len().max(1));
+        let (outputs, kinds) = outputs_of(&work.pipeline.plan, claimed.iter().flat_map(|seat| &seat.made.outputs));
+        let cadence = work.cadence(config);
+        let stations = (0..threads).map(|_| Station::new(outputs.clone(), &kinds, work.log.clone(), cadence)).collect();
+        let (log, catch_up) = (work.log.as_ref(), control.catch_up.as_ref());
+        let dealing = Dealing { log, directory: &directory, owners: &owners, catch_up };
+        let mut dealt = dealing.deal(claimed, stations);
+        let configure =
+            Configure { generation: work.configuration.generation(), spec: work.configuration.spec.clone() };
+        dealt.iter_mut().for_each(|dealt| dealt.station.configure(&configure));
+        announce(dealt.iter_mut().map(|dealt| &mut dealt.station), log)?;
+        Starting { work: Arc::new(work), tasks, config, shared, control, directory, owners }.run(dealt)
     }
-    Ok(claimed)
 }
 
 /// Tells every log which origins are there now, all at once and before any record of theirs. Otherwise an origin that
@@ -106,100 +170,116 @@ fn cannot_start(thread: &str) -> HostError {
     HostError::Thread(format!("{thread} (it could not be started)"))
 }
 
-fn run(
-    pipeline: &Pipeline,
-    configuration: &Configuration,
-    log: Arc<dyn Log>,
-    store: Arc<dyn Store>,
-    claimed: Vec<NewSeat>,
-    config: &HostConfig,
-) -> Result<Host, HostError> {
-    let (outputs, kinds) = outputs_of(&pipeline.plan, claimed.iter().flat_map(|seat| &seat.made.outputs));
-    let control = Arc::new(Control::default());
-    let threads = config.threads.clamp(1, claimed.len().max(1));
-    let cadence = cadence(pipeline, configuration, config);
-    let stations = (0..threads).map(|_| Station::new(outputs.clone(), &kinds, log.clone(), cadence)).collect();
-    let serving = pipeline.plan.serves().then_some(pipeline.plan.models.as_slice());
-    let dealing = Dealing { log: log.as_ref(), serving, catch_up: &control.catch_up };
-    let mut dealt = dealing.deal(claimed, stations);
-    let configure = Configure { generation: configuration.generation(), spec: configuration.spec.clone() };
-    dealt.stations.iter_mut().for_each(|(station, _)| station.configure(&configure));
-    announce(dealt.stations.iter_mut().map(|(station, _)| station), log.as_ref())?;
+/// A host whose threads do not run yet.
+struct Starting<'a> {
+    work: Arc<Work>,
+    tasks: Tasks,
+    config: &'a HostConfig,
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+    directory: Arc<Directory>,
+    owners: Arc<Owners>,
+}
 
-    let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
-    let wake: Arc<dyn Fn() + Send + Sync> = {
-        let threads = thread_list.clone();
-        Arc::new(move || {
-            if let Ok(threads) = threads.lock() {
-                threads.iter().for_each(thread::Thread::unpark);
+/// The threads beside the engine threads, as those see them.
+struct Helpers {
+    writer: SyncSender<Batch>,
+    hands: Sender<Errand>,
+    mailboxes: Vec<Arc<Mailbox<Request>>>,
+}
+
+impl Starting<'_> {
+    fn run(self, dealt: Vec<Dealt>) -> Result<Host, HostError> {
+        let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
+        let wake: Arc<dyn Fn() + Send + Sync> = {
+            let threads = thread_list.clone();
+            Arc::new(move || {
+                if let Ok(threads) = threads.lock() {
+                    threads.iter().for_each(thread::Thread::unpark);
+                }
+            })
+        };
+        let failed = {
+            let control = self.control.clone();
+            move || {
+                control.abandoned.store(true, Ordering::Release);
+                control.stop.store(true, Ordering::Release);
             }
-        })
-    };
-    let failed = {
-        let control = control.clone();
-        move || {
-            control.abandoned.store(true, Ordering::Release);
-            control.stop.store(true, Ordering::Release);
+        };
+        let (writer, writer_thread) =
+            writer::start(self.work.log.clone(), wake.clone(), failed).map_err(|_| cannot_start("log-writer"))?;
+        let (hands, hand_threads) = hands::start(self.tools(wake.clone())).map_err(|_| cannot_start("hand"))?;
+        let mailboxes: Vec<Arc<Mailbox<Request>>> = dealt.iter().map(|_| Arc::default()).collect();
+        let helpers = Helpers { writer, hands, mailboxes };
+        let figures: Vec<Arc<Figures>> = dealt.iter().map(|_| Arc::default()).collect();
+        let (mut engines, mut boards) = (Vec::new(), Vec::new());
+        for (number, dealt) in dealt.into_iter().enumerate() {
+            let engine = self.engine(number, dealt, &helpers, figures[number].clone());
+            boards.push(engine.board.clone());
+            let spawned = spawn(engine)?;
+            helpers.mailboxes[number].belongs_to(spawned.thread().clone());
+            if let Ok(mut list) = thread_list.lock() {
+                list.push(spawned.thread().clone());
+            }
+            engines.push(spawned);
         }
-    };
-    let (writer, writer_thread) =
-        writer::start(log.clone(), wake.clone(), failed).map_err(|_| cannot_start("log-writer"))?;
-    let (errands, store_thread) =
-        store_thread::start(store, log.clone(), wake.clone()).map_err(|_| cannot_start("store"))?;
-    let mailboxes: Vec<Arc<Mailbox<Request>>> = (0..threads).map(|_| Arc::default()).collect();
-    let figures: Vec<Arc<Figures>> = (0..threads).map(|_| Arc::default()).collect();
-    let mut engines = Vec::new();
-    for (number, (station, beside)) in dealt.stations.into_iter().enumerate() {
-        let (reply, answers) = channel();
-        let engine = EngineThread {
-            station,
-            beside,
-            log: log.clone(),
+        Ok(Host {
+            claimant: self.work.claimant.clone(),
+            control: self.control,
+            engines,
+            writer: writer_thread,
+            hands: hand_threads,
+            boards,
+            directory: self.directory,
+            unknown: Mutex::default(),
+            asked: Asked { mailboxes: helpers.mailboxes, owners: self.owners, figures },
+            wake,
+        })
+    }
+
+    fn tools(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Tools {
+        let (work, shared, config) = (self.work.clone(), self.shared.clone(), self.config.clone());
+        Tools {
+            store: self.work.store.clone(),
+            log: self.work.log.clone(),
+            make: Box::new(move |task, restored| work.maker(&shared, &config).make(task, restored)),
+            wake,
+        }
+    }
+
+    fn engine(&self, number: usize, dealt: Dealt, helpers: &Helpers, figures: Arc<Figures>) -> EngineThread {
+        let Helpers { writer, hands, mailboxes } = helpers;
+        let (tell, news) = channel();
+        EngineThread {
+            number,
+            is_of_a_fleet: self.tasks == Tasks::AsTold,
+            station: dealt.station,
+            beside: dealt.beside,
+            directory: self.directory.clone(),
+            owners: self.owners.clone(),
+            board: Arc::new(dealt.board),
+            log: self.work.log.clone(),
             writer: writer.clone(),
-            store: errands.clone(),
-            answers,
-            reply,
+            hands: hands.clone(),
+            news,
+            tell,
             // What was announced is durable.
             acknowledged: Arc::default(),
             backlog: VecDeque::new(),
-            control: control.clone(),
+            control: self.control.clone(),
             desk: Desk::new(
                 mailboxes[number].clone(),
                 mailboxes.clone(),
-                figures[number].clone(),
-                pipeline.plan.clone(),
-                configure.generation,
-                control.catch_up.clone(),
+                figures,
+                self.work.pipeline.plan.clone(),
+                self.work.configuration.generation(),
+                self.control.catch_up.clone(),
             ),
-        };
-        let spawned = thread::Builder::new().name(format!("engine-{number}")).spawn(move || engine.run());
-        let spawned = spawned.map_err(|_| cannot_start("engine"))?;
-        mailboxes[number].belongs_to(spawned.thread().clone());
-        if let Ok(mut list) = thread_list.lock() {
-            list.push(spawned.thread().clone());
         }
-        engines.push(spawned);
     }
-    Ok(Host {
-        control,
-        engines,
-        writer: writer_thread,
-        store: store_thread,
-        statuses: dealt.statuses,
-        done: dealt.done,
-        asked: Asked { mailboxes, owners: dealt.owners, figures },
-        wake,
-    })
 }
 
-fn cadence(pipeline: &Pipeline, configuration: &Configuration, config: &HostConfig) -> Cadence {
-    let checkpoints = &pipeline.spec().checkpoints;
-    Cadence {
-        frame_bytes: config.frame_bytes,
-        flush_every: FLUSH_EVERY,
-        checkpoint_every: Duration::from_micros(checkpoints.interval.as_micros().max(0) as u64),
-        retain_ms: checkpoints.retain.as_micros() / 1000,
-        generation: configuration.generation(),
-        spec_digest: xxhash_rust::xxh3::xxh3_64(pipeline.validated.result_digest_text().as_bytes()),
-    }
+fn spawn(engine: EngineThread) -> Result<JoinHandle<Ended>, HostError> {
+    let named = thread::Builder::new().name(format!("engine-{}", engine.number));
+    named.spawn(move || engine.run()).map_err(|_| cannot_start("engine"))
 }

@@ -113,6 +113,14 @@ impl Task {
         }
     }
 
+    /// Of a profile task.
+    pub fn events_partition(&self) -> Option<u32> {
+        match self {
+            Task::Profile(_, follow, _) => Some(follow.partition.partition),
+            Task::Ingest(..) | Task::Model(..) => None,
+        }
+    }
+
     /// Of the pipeline as the task knows it by now.
     pub fn generation(&self) -> Option<u32> {
         match self {

@@ -53,7 +53,7 @@ spec:
 /// A pipeline's world: a folder for its files, a log and a store in memory.
 pub struct World {
     folder: tempfile::TempDir,
-    pub pipeline: Pipeline,
+    pub pipeline: Arc<Pipeline>,
     pub log: Arc<dyn Log>,
     pub store: Arc<MemoryStore>,
     registry: Registry,
@@ -74,7 +74,7 @@ impl World {
         let file = folder.path().join("pipeline.yaml");
         fs::write(&file, yaml).unwrap();
         fs::write(folder.path().join("keys.txt"), format!("demo: {}", "a".repeat(32))).unwrap();
-        let pipeline = Pipeline::load(&file, &BTreeMap::new()).unwrap();
+        let pipeline = Arc::new(Pipeline::load(&file, &BTreeMap::new()).unwrap());
         let (log, store) = (Arc::new(MemoryLog::default()), Arc::new(MemoryStore::default()));
         Self { folder, pipeline, log, store, registry: Registry::default() }
     }
@@ -104,10 +104,18 @@ impl World {
         let read_order = Some(seed);
         let config = HostConfig { threads: 2, frame_bytes: 512, max_rate, until_end: true, read_order };
         let claimant = Claimant { pipeline: "t".into(), owner: "o".into(), engine_version: 1 };
-        let partitions = self.partitions();
-        let (log, store) = (self.log.clone(), self.store.clone());
-        let configuration = Configuration::first_of(&self.pipeline);
-        Host::start(&self.pipeline, &configuration, &partitions, log, store, &claimant, &config).unwrap()
+        Host::start(self.work(claimant), Tasks::All, &config).unwrap()
+    }
+
+    pub fn work(&mut self, claimant: Claimant) -> Work {
+        Work {
+            pipeline: self.pipeline.clone(),
+            configuration: Configuration::first_of(&self.pipeline),
+            partitions: self.partitions(),
+            log: self.log.clone(),
+            store: self.store.clone(),
+            claimant,
+        }
     }
 
     /// Stops in good order once `read` records have been read, which is before the end.
@@ -192,4 +200,5 @@ fn a_topic_is_read_on_where_it_was_left() {
     assert_eq!(parts.run(10), whole.run(11));
 }
 
+mod fleet;
 mod tables;

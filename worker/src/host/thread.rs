@@ -1,9 +1,9 @@
 //! An engine thread: it drives a station of tasks, and answers what is asked of them between two slices.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
         mpsc::{Receiver, Sender, SyncSender, TrySendError},
     },
@@ -14,17 +14,23 @@ use std::{
 use millrace_engine::{control::Erase, model::ModelTask, profile::Profile};
 
 use super::{
+    beside::{Beside, Board, Directory, Shown, Told},
     catch_up::{Behind, CatchUp},
-    desk::{ControlLog, Desk, Published, Request},
+    desk::{ControlLog, Desk, Request},
     error::HostError,
+    hands::{Errand, News, unix_ms},
     logs,
+    make::profile_task,
+    owners::Owners,
     station::{Command, Now, Seat, Station},
     status::TaskStatus,
-    store_thread::{Errand, unix_ms},
     task::{Done, Stepped, Task},
     writer::Batch,
 };
-use crate::{log::Log, store::Answer};
+use crate::{
+    log::Log,
+    store::keys::{TaskId, TaskKind},
+};
 
 /// How a host is told to end, and tells how far it is.
 pub struct Control {
@@ -59,57 +65,23 @@ impl Control {
 /// The tasks of a thread that has ended, with their numbers.
 pub type Ended = Result<Vec<(usize, Task)>, HostError>;
 
-/// What the thread keeps of a task, besides its seat.
-pub struct Beside {
-    /// Of all tasks of the host.
-    pub number: usize,
-    pub status: Arc<Mutex<TaskStatus>>,
-    /// It has come to its end, as of this stage.
-    pub done: Arc<AtomicBool>,
-    pub slice: Slice,
-    pub published: Option<Published>,
-    /// What was there at the start.
-    pub behind: Behind,
-}
-
-/// How many records a task may handle until its thread looks at what is asked of it: as many as last about
-/// [`SLICE`]. Nothing that is computed depends on it.
-#[derive(Clone, Copy, Debug)]
-pub struct Slice {
-    records: usize,
-}
-
-/// The longest that a request should wait for a task to come to a pause.
-const SLICE: Duration = Duration::from_micros(500);
-const SLICE_RECORDS: std::ops::RangeInclusive<usize> = 16..=512;
-
-impl Default for Slice {
-    fn default() -> Self {
-        Self { records: 256 }
-    }
-}
-
-impl Slice {
-    fn adapt(&mut self, took: Duration) {
-        let records = match took {
-            took if took > SLICE => self.records / 2,
-            took if took < SLICE / 4 => self.records * 2,
-            _ => self.records,
-        };
-        self.records = records.clamp(*SLICE_RECORDS.start(), *SLICE_RECORDS.end());
-    }
-}
-
 pub struct EngineThread {
+    /// Of all threads of the host.
+    pub number: usize,
+    /// What it owns is what it is told to own: what the store or another owner does to one task does not end it.
+    pub is_of_a_fleet: bool,
     pub station: Station,
-    /// Of the station's seats, in their order.
-    pub beside: Vec<Beside>,
+    /// Of each seat.
+    pub beside: BTreeMap<TaskId, Beside>,
+    pub directory: Arc<Directory>,
+    pub owners: Arc<Owners>,
+    pub board: Arc<Board>,
     pub log: Arc<dyn Log>,
     pub writer: SyncSender<Batch>,
-    pub store: Sender<Errand>,
-    /// What the store has answered, and the sender for more of it.
-    pub answers: Receiver<(u64, Answer)>,
-    pub reply: Sender<(u64, Answer)>,
+    pub hands: Sender<Errand>,
+    /// What became of errands, and the sender for more of it.
+    pub news: Receiver<News>,
+    pub tell: Sender<News>,
     pub acknowledged: Arc<AtomicU64>,
     /// Cut, but not taken by the writer yet: while there are any, tasks pause and only requests are answered.
     pub backlog: VecDeque<Batch>,
@@ -133,9 +105,10 @@ impl EngineThread {
         let result = self.work();
         // Whoever still waits for an answer is told that there will be none.
         self.desk.mailbox.close();
+        self.station.seats.iter().for_each(|seat| self.owners.clear(seat.task.events_partition(), self.number));
         result.map(|()| {
-            let numbers = self.beside.iter().map(|beside| beside.number);
-            numbers.zip(self.station.seats.into_iter().map(|seat| seat.task)).collect()
+            let number = |seat: &Seat| self.beside.get(&seat.id).map_or(usize::MAX, |beside| beside.number);
+            self.station.seats.into_iter().map(|seat| (number(&seat), seat.task)).collect()
         })
     }
 
@@ -143,16 +116,17 @@ impl EngineThread {
         let mut told = Instant::now();
         while !self.control.stop.load(Ordering::Acquire) {
             let mut progressed = self.answer();
-            for at in 0..self.station.seats.len() {
-                if !self.backlog.is_empty() {
-                    break;
-                }
+            let mut at = 0;
+            while at < self.station.seats.len() && self.backlog.is_empty() {
                 progressed |= self.step(at)?;
                 progressed |= self.answer();
+                at += 1;
             }
-            self.hear()?;
-            self.station.tick(self.control.now())?;
+            progressed |= self.hear()?;
+            let ticked = self.station.tick(self.control.now());
+            self.tolerate(ticked)?;
             self.dispatch();
+            self.settle();
             if told.elapsed() >= if progressed { STATUS_EVERY } else { STATUS_EVERY_IDLE } {
                 self.tell();
                 told = Instant::now();
@@ -168,11 +142,16 @@ impl EngineThread {
 
     fn step(&mut self, at: usize) -> Result<bool, HostError> {
         let began = Instant::now();
-        let slice = &mut self.beside[at].slice;
-        let stepped = self.station.step(at, slice.records, self.control.now())?;
-        if stepped == Stepped::Worked {
-            slice.adapt(began.elapsed());
+        let Some(beside) = self.beside.get_mut(&self.station.seats[at].id) else { return Ok(false) };
+        let stepped = self.station.step(at, beside.slice.records, self.control.now());
+        if matches!(stepped, Ok(Stepped::Worked)) {
+            beside.slice.adapt(began.elapsed());
+            beside.load.add(began.elapsed());
         }
+        let stepped = match stepped {
+            Ok(stepped) => stepped,
+            Err(error) => self.tolerate(Err(error)).map(|()| Stepped::Worked)?,
+        };
         self.dispatch();
         Ok(stepped != Stepped::Idle)
     }
@@ -185,28 +164,83 @@ impl EngineThread {
                     self.backlog.push_back(Batch { appends, ticket, acknowledged: self.acknowledged.clone() });
                     continue;
                 }
-                Command::Ask { id, op } => Errand::Ask { id, op, reply: self.reply.clone() },
+                Command::Ask { id, op } => Errand::Ask { id, op, tell: self.tell.clone() },
+                Command::Make { task, restored } => Errand::Make { task, restored, tell: self.tell.clone() },
+                Command::LetGo { task } => Errand::LetGo(task),
                 Command::Trim { partition, before } => Errand::Trim { partition, before },
-                // All tasks of a run are there from its start.
-                Command::Make { .. } => continue,
             };
-            if self.store.send(errand).is_err() {
+            if self.hands.send(errand).is_err() {
                 self.abandon();
             }
         }
         self.send();
     }
 
-    /// Tells the station what has been done.
-    fn hear(&mut self) -> Result<(), HostError> {
+    /// Tells the station what has been done. Whether anything was.
+    fn hear(&mut self) -> Result<bool, HostError> {
         let acknowledged = self.acknowledged.load(Ordering::Acquire);
-        if acknowledged > self.station.acknowledged() {
-            self.station.appended(acknowledged)?;
+        let mut heard = acknowledged > self.station.acknowledged();
+        if heard {
+            let appended = self.station.appended(acknowledged);
+            self.tolerate(appended.map_err(HostError::from))?;
         }
-        while let Ok((id, answer)) = self.answers.try_recv() {
-            self.station.answered(id, answer, self.control.now())?;
+        while let Ok(news) = self.news.try_recv() {
+            heard = true;
+            let heard = match news {
+                News::Answered(id, answer) => self.station.answered(id, answer, self.control.now()),
+                News::Made(_, Ok(made)) => {
+                    self.station.made(made);
+                    Ok(())
+                }
+                News::Made(task, Err(error)) => {
+                    self.station.not_made(&task, &error);
+                    Err(error)
+                }
+            };
+            self.tolerate(heard)?;
         }
-        Ok(())
+        Ok(heard)
+    }
+
+    /// In a fleet, what the store or another owner has done to one task is its own business, and in its report.
+    fn tolerate(&self, result: Result<(), HostError>) -> Result<(), HostError> {
+        match result {
+            Err(error) if self.is_of_a_fleet && error.is_of_one_task() => {
+                tracing::warn!(%error, "a task does not go on here");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Tasks have come, gone, or become ours, perhaps.
+    fn settle(&mut self) {
+        let (seats, number) = (&self.station.seats, self.number);
+        for seat in seats {
+            let beside = self.beside.entry(seat.id.clone());
+            let beside = beside.or_insert_with(|| Beside::new(&seat.id, &self.directory));
+            if beside.is_owner == seat.is_owner() {
+                continue;
+            }
+            beside.is_owner = seat.is_owner();
+            let Some(partition) = seat.task.events_partition() else { continue };
+            if beside.is_owner {
+                // What others have accepted for it counts before anybody is personalized.
+                beside.behind = self.log.end(&logs::events(partition)).map_or(Behind::No, Behind::TakenOver);
+                self.owners.set(partition, number);
+            } else {
+                self.owners.clear(Some(partition), number);
+            }
+        }
+        if self.beside.len() > seats.len() {
+            self.beside.retain(|id, _| {
+                let stays = seats.iter().any(|seat| seat.id == *id);
+                if !stays && id.kind == TaskKind::Profile {
+                    self.owners.clear(id.name.parse().ok(), number);
+                }
+                stays
+            });
+        }
     }
 
     /// Hands on what the writer has room for.
@@ -227,14 +261,14 @@ impl EngineThread {
         self.control.stop.store(true, Ordering::Release);
     }
 
-    /// How far tasks are on the way to what was there at the start.
+    /// How far tasks are on the way to what was there when they came.
     fn catch_up(&mut self, quiet: bool) {
         let catch_up = &self.control.catch_up;
-        if catch_up.has_users() {
-            return;
-        }
         let (acknowledged, next_ticket) = (self.station.acknowledged(), self.station.sent() + 1);
-        for (seat, beside) in self.station.seats.iter().zip(&mut self.beside) {
+        for seat in &self.station.seats {
+            let Some(beside) = self.beside.get_mut(&seat.id).filter(|beside| beside.behind != Behind::No) else {
+                continue;
+            };
             let (position, _) = seat.task.position();
             beside.behind = match beside.behind {
                 Behind::Topic(end) if position >= end => Behind::Ticket(next_ticket),
@@ -249,6 +283,7 @@ impl EngineThread {
                     catch_up.partition_is_read();
                     Behind::No
                 }
+                Behind::TakenOver(end) if position >= end => Behind::No,
                 behind => behind,
             };
         }
@@ -257,39 +292,45 @@ impl EngineThread {
     fn tell(&mut self) {
         let quiet = self.station.is_quiet();
         self.catch_up(quiet);
-        let stage = self.control.stage.load(Ordering::Acquire);
-        for (seat, beside) in self.station.seats.iter_mut().zip(&mut self.beside) {
-            let is_done = || seat.task.done(self.log.as_ref(), stage) == Done::Yes;
-            if quiet && !beside.done.load(Ordering::Acquire) && is_done() {
-                beside.done.store(true, Ordering::Release);
-            }
+        let (stage, since_start) = (self.control.stage.load(Ordering::Acquire), self.control.now().since_start);
+        let mut told = Told::default();
+        if self.is_of_a_fleet {
+            told.reports = self.station.reports();
+        }
+        for seat in &mut self.station.seats {
+            let Some(beside) = self.beside.get_mut(&seat.id) else { continue };
+            beside.is_done |= quiet && seat.task.done(self.log.as_ref(), stage) == Done::Yes;
             if let Task::Model(task, ..) = &mut seat.task {
                 tell_alarms(task);
                 if let Some(published) = &mut beside.published {
                     self.desk.publish(task, published);
                 }
             }
-            if let Ok(mut status) = beside.status.lock() {
-                *status = TaskStatus { checkpoints: seat.written, ..seat.task.status(self.log.as_ref()) };
+            if let Some(report) = told.reports.get_mut(&seat.id) {
+                report.load_millicores = beside.load.millicores(since_start);
+                report.state_bytes = seat.state_bytes;
             }
+            let status = TaskStatus { checkpoints: seat.written, ..seat.task.status(self.log.as_ref()) };
+            told.tasks.push(Shown::of(beside, &seat.task, status));
         }
+        *self.board.lock() = told;
     }
 
     /// Completes what is half done and saves every task.
     fn finish(&mut self) -> Result<(), HostError> {
-        for at in 0..self.station.seats.len() {
-            while !self.station.seats[at].task.is_clean() {
-                if !self.backlog.is_empty() {
-                    if self.is_abandoned() {
-                        return Ok(());
-                    }
-                    thread::park_timeout(WAIT);
+        self.station.keep_owned();
+        while let Some(at) = self.station.seats.iter().position(|seat| !seat.task.is_clean()) {
+            if !self.backlog.is_empty() {
+                if self.is_abandoned() {
+                    return Ok(());
                 }
-                self.step(at)?;
+                thread::park_timeout(WAIT);
             }
+            self.step(at)?;
         }
         self.answer();
-        self.station.finish(self.control.now())?;
+        let finishing = self.station.finish(self.control.now());
+        self.tolerate(finishing)?;
         while !self.station.is_finished() {
             self.dispatch();
             self.hear()?;
@@ -344,7 +385,17 @@ impl EngineThread {
             }
             Request::Decide(ask) => {
                 let Some((profile, log)) = owner_of(seats, ask.question.partition) else { return };
-                desk.decide(*ask, profile, log, outbox);
+                let beside = self.beside.get(&profile_task(ask.question.partition));
+                let is_level = beside.is_some_and(|beside| beside.behind == Behind::No);
+                desk.decide(*ask, profile, is_level, log, outbox);
+            }
+            Request::Obey { orders, claimant } => {
+                let obeyed = station.obey(&orders, &claimant, self.control.now());
+                if let Err(error) = obeyed {
+                    tracing::warn!(%error, "an order cannot be obeyed");
+                }
+                self.dispatch();
+                self.settle();
             }
         }
     }

@@ -11,8 +11,8 @@ use millrace_engine::{ENGINE_VERSION, event::Time, learn::Standing};
 use serde_json::{Value, json};
 
 use crate::host::{
+    hands::unix_ms,
     status::{Detail, TaskStatus, Totals},
-    store_thread::unix_ms,
 };
 
 /// Samples of the history. Once there are as many, every other one goes, and the next ones come half as often.

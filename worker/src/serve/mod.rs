@@ -46,7 +46,7 @@ use self::{
     access::Access,
     api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity},
     limits::Limits,
-    problem::{BUSY, FAILED, INVALID, Problem, STOPPING, UNKNOWN_USER},
+    problem::{BUSY, FAILED, INVALID, MOVING, Problem, STOPPING, UNKNOWN_USER},
     tls::Certificate,
 };
 pub use self::{connection::Listener, limits::Timeouts};
@@ -79,6 +79,9 @@ pub enum ServeError {
     /// Nothing was done, because too much waits.
     #[error("too much waits")]
     Busy { retry_after: Duration },
+    /// Nothing was done, because the user's profile is not here at the moment: it is being moved.
+    #[error("the profile is not here")]
+    NotHere { retry_after: Duration },
     /// Nothing was done, because the process stops.
     #[error("stopping")]
     Stopping,
@@ -96,6 +99,9 @@ impl From<ServeError> for Problem {
             ServeError::UnknownUser => Problem::new(UNKNOWN_USER, "nothing is kept of this user"),
             ServeError::Busy { retry_after } => {
                 Problem::new(BUSY, "the engine has too much to do; come again").retry_after(retry_after)
+            }
+            ServeError::NotHere { retry_after } => {
+                Problem::new(MOVING, "the user's profile is being moved; come again").retry_after(retry_after)
             }
             ServeError::Stopping => {
                 Problem::new(STOPPING, "the server is stopping; come again").retry_after(Duration::from_secs(5))

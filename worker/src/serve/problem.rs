@@ -68,6 +68,8 @@ kinds! {
         "More requests are under way than may be. Nothing of this one was done; come again after `retryAfter` seconds."
     NO_ANSWER SERVICE_UNAVAILABLE "no-answer" "No answer in time"
         "Whether the request was done is not known. Events with an id, and erasures, may be sent again."
+    MOVING SERVICE_UNAVAILABLE "moving" "The profile is being moved"
+        "Another worker has it in a moment. Nothing of the request was done; come again after `retryAfter` seconds."
     STOPPING SERVICE_UNAVAILABLE "stopping" "The server is stopping"
         "Nothing of the request was done. Come again after `retryAfter` seconds."
 }

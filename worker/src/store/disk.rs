@@ -67,12 +67,19 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
 
 /// Replaces a file as a whole: after a crash it holds the old bytes or the new ones. `temporary` lies in the same folder.
 pub fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
-    let rename = || {
-        write_synced(temporary, bytes)?;
-        at(path, std::fs::rename(temporary, path))
-    };
-    if let Err(error) = rename() {
-        // The leftover is only untidy: it is removed when the folder is opened next.
+    prepare(temporary, bytes).map_err(ReplaceError::Unchanged)?;
+    put_in_place(path, temporary)
+}
+
+/// The first and longer half of replacing a file.
+pub fn prepare(temporary: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    // The leftover is only untidy: it is removed when the folder is opened next.
+    write_synced(temporary, bytes).inspect_err(|_| drop(std::fs::remove_file(temporary)))
+}
+
+/// The second.
+pub fn put_in_place(path: &Path, temporary: &Path) -> Result<(), ReplaceError> {
+    if let Err(error) = at(path, std::fs::rename(temporary, path)) {
         let _ = std::fs::remove_file(temporary);
         return Err(ReplaceError::Unchanged(error));
     }

@@ -69,15 +69,18 @@ impl FolderStore {
 
     fn write(&self, key: &str, expected: Option<&Version>, bytes: &[u8]) -> Result<Outcome, StoreError> {
         let path = self.path(key)?;
-        let _writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.get(key)?.map(|object| object.version).as_ref() != expected {
-            return Ok(Outcome::Conflict);
-        }
         let folder = path.parent().unwrap_or(&self.root);
         create_dirs(&self.root, folder).map_err(|error| StoreError::new(key, error))?;
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
-        match disk::replace(&path, &temporary, bytes) {
+        // Hundreds of megabytes, perhaps: others write meanwhile.
+        disk::prepare(&temporary, bytes).map_err(|error| StoreError::new(key, error))?;
+        let _writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.get(key)?.map(|object| object.version).as_ref() != expected {
+            let _ = std::fs::remove_file(&temporary);
+            return Ok(Outcome::Conflict);
+        }
+        match disk::put_in_place(&path, &temporary) {
             Ok(()) => Ok(Outcome::Done(Version::of(bytes))),
             Err(ReplaceError::Unchanged(error)) => Err(StoreError::new(key, error)),
             Err(ReplaceError::Unknown(error)) => Ok(Outcome::Unknown(StoreError::new(key, error))),
@@ -104,7 +107,7 @@ impl Store for FolderStore {
     fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
         let path = self.path(key)?;
         match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(Object { version: Version::of(&bytes), bytes })),
+            Ok(bytes) => Ok(Some(Object::new(bytes))),
             // A store whose folder is gone does not answer; it does not say that there is nothing.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(None),
             Err(error) => Err(StoreError::new(key, DiskError::new(&path, &error))),

@@ -24,7 +24,7 @@ impl Store for MemoryStore {
 
     fn get(&self, key: &str) -> Result<Option<Object>, StoreError> {
         let found = self.objects().get(key).cloned();
-        Ok(found.map(|bytes| Object { version: Version::of(&bytes), bytes }))
+        Ok(found.map(Object::new))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {

@@ -37,9 +37,7 @@ pub trait Store: Send + Sync {
     fn answer(&self, op: Op) -> Answer {
         match op {
             Op::Get { key } => Answer::Got(self.get(&key)),
-            Op::Digest { key } => {
-                Answer::Digested(self.get(&key).map(|found| found.map(|object| Digest::of(&object.bytes))))
-            }
+            Op::Digest { key } => Answer::Digested(self.get(&key).map(|found| found.map(|object| object.digest))),
             Op::Put { key, bytes } => Answer::Wrote(self.put(&key, &bytes)),
             Op::Swap { key, expected, bytes } => Answer::Wrote(self.swap(&key, expected.as_ref(), &bytes)),
             Op::List { prefix } => Answer::Listed(self.list(&prefix)),

@@ -134,6 +134,7 @@ impl World<'_> {
                         }
                     }
                 },
+                Command::LetGo { .. } => {}
                 Command::Trim { partition, before } => {
                     self.checks.trimmed(&partition, before)?;
                     // What is gone by now is gone.

@@ -258,9 +258,15 @@ impl Profile {
         self.decisions.expire(self.merge.watermark());
         self.erased.expire(self.merge.watermark());
         // The highest time is each model's own: it follows from the examples that its log gets.
-        let progress = Progress { watermark: self.merge.watermark(), highest: Time::MIN, state: self.merge.state() };
+        let progress = Progress { watermark: self.merge.watermark(), highest: Time::MIN, state: self.state_told() };
         outbox.advance(out, Seq::end_of(self.offset), progress);
         true
+    }
+
+    /// Never idle: partitions become idle and go on one after the other, and a model that did not wait for the last of them
+    /// would have passed the times of its examples. Watermarks go on in all partitions alike, so nobody waits for long.
+    fn state_told(&self) -> OriginState {
+        if self.merge.all_ended() { OriginState::Ended } else { OriginState::Active }
     }
 
     /// Reads what the next records will need.

@@ -45,6 +45,11 @@ impl Owner {
         &self.manifest.task
     }
 
+    /// Of all files of the newest checkpoint.
+    pub fn state_bytes(&self) -> u64 {
+        self.newest().map_or(0, |newest| newest.files.iter().map(|file| file.size_bytes).sum())
+    }
+
     pub fn epoch(&self) -> u64 {
         self.manifest.epoch
     }

@@ -340,7 +340,8 @@ impl Station {
         let told = if planted::is(planted::Bug::OwnPositionForManifests) { seat.task.position().0 } else { durable };
         shadow.forget(&seat.id, told)?;
         let epoch = owner.epoch();
-        let mut outputs = self.numbers_of(&self.seats[at].outputs);
+        let outputs = self.seats[at].outputs.clone();
+        let mut outputs = self.numbers_of(&outputs);
         if planted::is(planted::Bug::OutputsSwapped) {
             outputs.reverse();
         }

@@ -54,7 +54,6 @@ pub struct Now {
 }
 
 /// What is to be done.
-#[derive(Debug)]
 pub enum Command {
     /// To be appended as a whole, behind those with lower tickets; then [`Station::appended`].
     Append { ticket: u64, appends: Vec<(LogPartition, Vec<u8>)> },
@@ -62,6 +61,8 @@ pub enum Command {
     Ask { id: u64, op: Op },
     /// To be made from its checkpoint, or as it begins; then [`Station::made`].
     Make { task: TaskId, restored: Option<Restored> },
+    /// It is worked on no more; to free hundreds of megabytes takes a while.
+    LetGo { task: Task },
     /// No checkpoint needs what is below.
     Trim { partition: LogPartition, before: u64 },
 }
@@ -302,17 +303,24 @@ impl Station {
         Ok(())
     }
 
-    /// Every task is given up, with a last checkpoint. They must all be clean, and are stepped no more.
-    pub fn finish(&mut self, now: Now) -> Result<(), HostError> {
-        self.is_finishing = true;
+    /// Lets go of what is not owned: nobody is to wait for it at the end.
+    pub fn keep_owned(&mut self) {
         self.arrivals.clear();
         self.seats.retain(|seat| seat.custody.is_owner());
+    }
+
+    /// Every task is given up, with a last checkpoint. They must all be owned and clean, and are stepped no more. An error is
+    /// that of the first task that failed; the others are seen to all the same.
+    pub fn finish(&mut self, now: Now) -> Result<(), HostError> {
+        self.is_finishing = true;
         self.flush();
-        (0..self.seats.len()).try_for_each(|at| {
+        let mut first = Ok(());
+        for at in 0..self.seats.len() {
             self.seats[at].is_leaving = true;
-            self.take_on(at, usize::MAX)?;
-            self.checkpoint(at, now)
-        })
+            let taken = self.take_on(at, usize::MAX).map_err(HostError::from);
+            first = first.and(taken.and_then(|_| self.checkpoint(at, now)));
+        }
+        first
     }
 
     /// Has every task been given up?

@@ -237,6 +237,7 @@ impl Station {
 
     fn saved(&mut self, at: usize, owner: Owner, now: Now) -> Result<(), HostError> {
         let seat = &mut self.seats[at];
+        seat.state_bytes = owner.state_bytes();
         if let Some(partition) = seat.reads.clone() {
             self.commands.push_back(Command::Trim { partition, before: owner.trimmable_offset() });
         }
@@ -257,10 +258,12 @@ impl Station {
     fn failed(&mut self, at: usize, owner: Owner, cause: LineageError) -> Failed {
         let seat = &mut self.seats[at];
         let failed = Failed { task: seat.id.to_string(), cause };
-        if matches!(failed.cause, LineageError::Store(_)) || planted::is(planted::Bug::FencedGoesOn) {
+        if self.is_finishing {
+            seat.custody = Custody::Gone; // nobody waits for another try
+        } else if matches!(failed.cause, LineageError::Store(_)) || planted::is(planted::Bug::FencedGoesOn) {
             let must_be_base = !planted::is(planted::Bug::DeltaAfterFailedSave);
             (seat.custody, seat.must_be_base, seat.saved_position) = (Custody::Idle(owner), must_be_base, None);
-        } else if !self.is_finishing {
+        } else {
             let (id, order) = (seat.id.clone(), seat.order);
             self.unseat(at);
             let error = HostError::from(failed.clone());

@@ -13,7 +13,7 @@ use millrace_engine::{
 use millrace_lifecycle::{keys::TaskId, lineage::Owner, placement::Order};
 
 use super::{
-    Station,
+    Command, Station,
     save::{Custody, Written},
 };
 use crate::{
@@ -33,6 +33,8 @@ pub struct Seat {
     /// Where control records for the task go.
     pub control: Option<ControlLog>,
     pub written: Written,
+    /// Of all files of its newest checkpoint.
+    pub state_bytes: u64,
     /// In the order in which it counts them.
     pub(super) outputs: Vec<LogPartition>,
     pub(super) custody: Custody,
@@ -71,14 +73,10 @@ pub struct NewSeat {
 impl Station {
     /// A task that is owned begins to work here. All its outputs must be among the station's.
     pub fn seat(&mut self, NewSeat { made, owner }: NewSeat) {
-        let handle = self.outbox.register(
-            made.origin.unwrap_or_default(),
-            owner.epoch(),
-            made.from,
-            &self.numbers_of(&made.outputs),
-        );
-        let epoch = owner.epoch();
-        let mut seat = self.new_seat(made, handle, Custody::Idle(owner));
+        let outputs = self.numbers_of(&made.outputs);
+        let handle = self.outbox.register(made.origin.unwrap_or_default(), owner.epoch(), made.from, &outputs);
+        let (epoch, state_bytes) = (owner.epoch(), owner.state_bytes());
+        let mut seat = Seat { state_bytes, ..self.new_seat(made, handle, Custody::Idle(owner)) };
         self.own(&mut seat, epoch);
         self.seats.push(seat);
     }
@@ -93,6 +91,7 @@ impl Station {
             reads: made.reads,
             control: None,
             written: Written::default(),
+            state_bytes: 0,
             outputs: made.outputs,
             custody,
             order: Order::Own { epoch: 0, rolled_back: false },
@@ -135,10 +134,20 @@ impl Station {
         if let Some(control) = &seat.control {
             self.outbox.unregister(control.handle());
         }
+        if !matches!(seat.task, Task::Ingest(..)) {
+            self.commands.push_back(Command::LetGo { task: seat.task });
+        }
     }
 
-    pub(super) fn numbers_of(&self, partitions: &[LogPartition]) -> Vec<usize> {
-        partitions.iter().filter_map(|partition| self.outputs.iter().position(|output| output == partition)).collect()
+    /// A task may still feed a model that the pipeline has no more: that log is added.
+    pub(super) fn numbers_of(&mut self, partitions: &[LogPartition]) -> Vec<usize> {
+        let number_of = |partition: &LogPartition| {
+            self.outputs.iter().position(|output| output == partition).unwrap_or_else(|| {
+                self.outputs.push(partition.clone());
+                self.outbox.add_output(Kind::Examples)
+            })
+        };
+        partitions.iter().map(number_of).collect()
     }
 }
 

@@ -102,7 +102,7 @@ impl Stage<'_> {
                     self.station.made(self.maker.make(&task, restored.as_ref()).unwrap());
                 }
                 Command::Append { ticket, .. } => tickets.push(ticket),
-                Command::Trim { .. } => {}
+                Command::LetGo { .. } | Command::Trim { .. } => {}
             }
         }
         tickets

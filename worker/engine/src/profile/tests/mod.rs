@@ -150,6 +150,24 @@ fn a_click_labels_its_impression_and_a_retry_counts_once() {
 }
 
 #[test]
+fn that_sources_are_idle_is_no_reason_for_models_not_to_wait() {
+    let mut rig = rig();
+    rig.read(&[GRANT, VIEW, LATER]);
+    rig.ingest.at_end(OriginState::Idle, &mut rig.events, &rig.to_events);
+    rig.apply();
+    assert_eq!(rig.profile.state(), OriginState::Idle);
+    let frame = rig.examples.cut(0).unwrap();
+    let section = Frame::read(&frame, Kind::Examples).unwrap().sections().next().unwrap().unwrap();
+    // All that was seen is released, in every partition up to the same time.
+    assert_eq!(section.head.progress.watermark, Time(9_000_000));
+    assert_eq!(section.head.progress.state, OriginState::Active);
+    rig.end();
+    let frame = rig.examples.cut(0).unwrap();
+    let section = Frame::read(&frame, Kind::Examples).unwrap().sections().next().unwrap().unwrap();
+    assert_eq!(section.head.progress.state, OriginState::Ended);
+}
+
+#[test]
 fn without_consent_nothing_is_kept() {
     let mut rig = rig();
     rig.read(&[VIEW, CLICK]);

@@ -1,0 +1,170 @@
+//! What an engine thread keeps of a task beside its seat, and what it tells of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use millrace_engine::plan::Plan;
+use millrace_lifecycle::{
+    keys::{TaskId, TaskKind},
+    placement::Report,
+};
+
+use super::{catch_up::Behind, desk::Published, status::TaskStatus, task::Task};
+
+/// All tasks of a pipeline.
+pub struct Directory {
+    /// In their order: ingest, then profile, then model tasks.
+    numbers: BTreeMap<TaskId, usize>,
+    /// Models whose copies serve, in the plan's order.
+    serving: Vec<String>,
+}
+
+impl Directory {
+    pub fn new(tasks: &[TaskId], plan: &Plan) -> Self {
+        let numbers = tasks.iter().cloned().zip(0..).collect();
+        let models = plan.models.iter().map(|model| model.name.clone());
+        Self { numbers, serving: if plan.serves() { models.collect() } else { Vec::new() } }
+    }
+
+    pub fn number(&self, task: &TaskId) -> Option<usize> {
+        self.numbers.get(task).copied()
+    }
+
+    fn published(&self, task: &TaskId) -> Option<Published> {
+        let is_it = |model: &String| task.kind == TaskKind::Model && *model == task.name;
+        self.serving.iter().position(is_it).map(|model| Published { model, scored: None })
+    }
+}
+
+pub struct Beside {
+    pub number: usize,
+    /// As of this stage of a run to the end, it has come to its own.
+    pub is_done: bool,
+    pub slice: Slice,
+    pub published: Option<Published>,
+    /// What was there when it came to this host.
+    pub behind: Behind,
+    /// As it was last seen.
+    pub is_owner: bool,
+    pub load: Load,
+}
+
+impl Beside {
+    pub fn new(task: &TaskId, directory: &Directory) -> Self {
+        Self {
+            number: directory.number(task).unwrap_or(usize::MAX),
+            is_done: false,
+            slice: Slice::default(),
+            published: directory.published(task),
+            behind: Behind::No,
+            is_owner: false,
+            load: Load::default(),
+        }
+    }
+}
+
+/// How many records a task may handle until its thread looks at what is asked of it: as many as last about
+/// [`SLICE`]. Nothing that is computed depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    pub records: usize,
+}
+
+/// The longest that a request should wait for a task to come to a pause.
+const SLICE: Duration = Duration::from_micros(500);
+const SLICE_RECORDS: std::ops::RangeInclusive<usize> = 16..=512;
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self { records: 256 }
+    }
+}
+
+impl Slice {
+    pub fn adapt(&mut self, took: Duration) {
+        let records = match took {
+            took if took > SLICE => self.records / 2,
+            took if took < SLICE / 4 => self.records * 2,
+            _ => self.records,
+        };
+        self.records = records.clamp(*SLICE_RECORDS.start(), *SLICE_RECORDS.end());
+    }
+}
+
+/// A task's share of its core.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    busy: Duration,
+    since: Duration,
+    millicores: u64,
+}
+
+const LOAD_WINDOW: Duration = Duration::from_secs(5);
+
+impl Load {
+    pub fn add(&mut self, took: Duration) {
+        self.busy += took;
+    }
+
+    /// Over the last whole window; `since_start` never falls.
+    pub fn millicores(&mut self, since_start: Duration) -> u64 {
+        let window = since_start.saturating_sub(self.since);
+        if window >= LOAD_WINDOW {
+            self.millicores = (1000.0 * self.busy.as_secs_f64() / window.as_secs_f64()).round() as u64;
+            (self.busy, self.since) = (Duration::ZERO, since_start);
+        }
+        self.millicores
+    }
+}
+
+/// Where an engine thread tells of its tasks.
+#[derive(Default)]
+pub struct Board(Mutex<Told>);
+
+#[derive(Clone, Default)]
+pub struct Told {
+    pub tasks: Vec<Shown>,
+    /// For whoever gives orders.
+    pub reports: BTreeMap<TaskId, Report>,
+}
+
+/// A task as it is shown.
+#[derive(Clone)]
+pub struct Shown {
+    pub number: usize,
+    pub stage: usize,
+    pub is_done: bool,
+    pub status: TaskStatus,
+}
+
+impl Shown {
+    pub fn of(beside: &Beside, task: &Task, status: TaskStatus) -> Self {
+        Self { number: beside.number, stage: task.stage(), is_done: beside.is_done, status }
+    }
+}
+
+impl Board {
+    pub fn lock(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_is_that_of_the_last_whole_window() {
+        let mut load = Load::default();
+        load.add(Duration::from_secs(1));
+        assert_eq!(load.millicores(Duration::from_secs(4)), 0, "the first window is not over");
+        assert_eq!(load.millicores(Duration::from_secs(5)), 200);
+        load.add(Duration::from_secs(4));
+        assert_eq!(load.millicores(Duration::from_secs(9)), 200);
+        assert_eq!(load.millicores(Duration::from_secs(13)), 500);
+        assert_eq!(load.millicores(Duration::from_secs(18)), 0);
+    }
+}
