@@ -83,6 +83,8 @@ impl<'g> Node<'g> {
             flush_every: Duration::from_millis(3),
             checkpoint_every: Duration::from_micros(checkpoints.interval.as_micros().max(0) as u64),
             retain_ms: 100,
+            // Both ways of releasing a task.
+            release_at_once_bytes: if self.life.is_multiple_of(2) { u64::MAX } else { 0 },
             generation: ground.configuration.generation(),
             spec_digest: 0,
         };

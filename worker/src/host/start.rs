@@ -54,6 +54,9 @@ pub struct HostConfig {
     pub read_order: Option<u64>,
 }
 
+/// Written in a moment.
+const RELEASE_AT_ONCE_BYTES: u64 = 8 << 20;
+
 /// Until a frame is cut, if it is not full before.
 const FLUSH_EVERY: Duration = Duration::from_millis(5);
 
@@ -104,6 +107,7 @@ impl Work {
         Cadence {
             frame_bytes: config.frame_bytes,
             flush_every: FLUSH_EVERY,
+            release_at_once_bytes: RELEASE_AT_ONCE_BYTES,
             checkpoint_every: Duration::from_micros(checkpoints.interval.as_micros().max(0) as u64),
             retain_ms: checkpoints.retain.as_micros() / 1000,
             generation: self.configuration.generation(),

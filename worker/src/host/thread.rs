@@ -126,8 +126,8 @@ impl EngineThread {
             let ticked = self.station.tick(self.control.now());
             self.tolerate(ticked)?;
             self.dispatch();
-            self.settle();
-            if told.elapsed() >= if progressed { STATUS_EVERY } else { STATUS_EVERY_IDLE } {
+            let changed = self.settle();
+            if changed || told.elapsed() >= if progressed { STATUS_EVERY } else { STATUS_EVERY_IDLE } {
                 self.tell();
                 told = Instant::now();
             }
@@ -213,9 +213,10 @@ impl EngineThread {
         }
     }
 
-    /// Tasks have come, gone, or become ours, perhaps.
-    fn settle(&mut self) {
+    /// Tasks have come, gone, or become ours, perhaps. Whoever gives orders waits for that.
+    fn settle(&mut self) -> bool {
         let (seats, number) = (&self.station.seats, self.number);
+        let mut changed = false;
         for seat in seats {
             let beside = self.beside.entry(seat.id.clone());
             let beside = beside.or_insert_with(|| Beside::new(&seat.id, &self.directory));
@@ -223,6 +224,7 @@ impl EngineThread {
                 continue;
             }
             beside.is_owner = seat.is_owner();
+            changed = true;
             let Some(partition) = seat.task.events_partition() else { continue };
             if beside.is_owner {
                 // What others have accepted for it counts before anybody is personalized.
@@ -233,6 +235,7 @@ impl EngineThread {
             }
         }
         if self.beside.len() > seats.len() {
+            changed = true;
             self.beside.retain(|id, _| {
                 let stays = seats.iter().any(|seat| seat.id == *id);
                 if !stays && id.kind == TaskKind::Profile {
@@ -241,6 +244,7 @@ impl EngineThread {
                 stays
             });
         }
+        changed
     }
 
     /// Hands on what the writer has room for.
@@ -395,7 +399,6 @@ impl EngineThread {
                     tracing::warn!(%error, "an order cannot be obeyed");
                 }
                 self.dispatch();
-                self.settle();
             }
         }
     }

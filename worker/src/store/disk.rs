@@ -55,11 +55,20 @@ pub fn sync_dir(path: &Path) -> Result<(), DiskError> {
     at(path, File::open(path).and_then(|dir| dir.sync_all()))
 }
 
+/// Whoever else syncs something small on the same disk waits for no more than this.
+const SYNC_BYTES: usize = 4 << 20;
+
 /// Writes a new file whose bytes are durable when this returns; its name is not (see [`sync_dir`]).
 pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     let write = || {
         let mut file = File::create(path)?;
-        file.write_all(bytes)?;
+        let mut chunks = bytes.chunks(SYNC_BYTES).peekable();
+        while let Some(chunk) = chunks.next() {
+            file.write_all(chunk)?;
+            if chunks.peek().is_some() {
+                file.sync_data()?;
+            }
+        }
         file.sync_all()
     };
     at(path, write())

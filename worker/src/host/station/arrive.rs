@@ -18,7 +18,7 @@ use millrace_lifecycle::{
     store::{Answer, Next, Op, Procedure},
 };
 
-use super::{Command, Failed, Made, NewSeat, Now, Seat, Station, save::Custody};
+use super::{Command, Failed, Made, NewSeat, Now, Seat, Station, save::Custody, seat::Leaving};
 use crate::{host::HostError, log::LogPartition};
 
 /// A task on its way here.
@@ -92,7 +92,7 @@ impl Station {
             }
             (Some(at), Order::Own { epoch, .. }) => {
                 let seat = &mut self.seats[at];
-                (seat.order, seat.is_leaving) = (order, false);
+                (seat.order, seat.leaving) = (order, Leaving::No);
                 self.take_over(at, claimant, epoch)
             }
             (Some(at), Order::Follow { .. }) => {
@@ -100,8 +100,10 @@ impl Station {
                 Ok(())
             }
             (Some(at), Order::Release { .. }) => {
-                let seat = &mut self.seats[at];
-                (seat.order, seat.is_leaving) = (order, true);
+                self.seats[at].order = order;
+                if self.seats[at].leaving == Leaving::No {
+                    self.seats[at].leaving = self.leaving_of(&self.seats[at]);
+                }
                 self.leave_if_clean(at, now)
             }
             (None, _) if self.arrivals.iter().any(|arrival| arrival.task == *task) => Ok(()),
@@ -339,7 +341,7 @@ impl Station {
         };
         let told = if planted::is(planted::Bug::OwnPositionForManifests) { seat.task.position().0 } else { durable };
         shadow.forget(&seat.id, told)?;
-        let epoch = owner.epoch();
+        let (epoch, state_bytes) = (owner.epoch(), owner.state_bytes());
         let outputs = self.seats[at].outputs.clone();
         let mut outputs = self.numbers_of(&outputs);
         if planted::is(planted::Bug::OutputsSwapped) {
@@ -347,6 +349,7 @@ impl Station {
         }
         let handle = self.outbox.adopt(&mut shadow.outbox, &shadow.handle, epoch, &outputs);
         let mut seat = self.seats.remove(at);
+        seat.state_bytes = state_bytes;
         if planted::is(planted::Bug::DeltaAfterPromotion) {
             seat.task.begin_checkpoint(millrace_engine::checkpoint::Extent::Changes);
             seat.task.continue_checkpoint(usize::MAX);
@@ -358,16 +361,34 @@ impl Station {
         Ok(())
     }
 
-    pub(super) fn leave_if_clean(&mut self, at: usize, now: Now) -> Result<(), HostError> {
-        let seat = &self.seats[at];
-        if seat.is_leaving && seat.task.is_clean() && matches!(seat.custody, Custody::Idle(_)) {
-            if planted::is(planted::Bug::DroppedAtRelease) {
-                self.outbox.unregister(&self.seats[at].handle);
-            }
-            self.flush();
-            self.checkpoint(at, now)?;
+    fn leaving_of(&self, seat: &Seat) -> Leaving {
+        match seat.custody {
+            _ if seat.state_bytes <= self.cadence.release_at_once_bytes => Leaving::Now,
+            Custody::Idle(_) => Leaving::AfterSaves(1),
+            // What is under way was begun some time ago.
+            _ => Leaving::AfterSaves(2),
         }
-        Ok(())
+    }
+
+    pub(super) fn leave_if_clean(&mut self, at: usize, now: Now) -> Result<(), HostError> {
+        let seat = &mut self.seats[at];
+        if seat.leaving == Leaving::No || !seat.task.is_clean() || !matches!(seat.custody, Custody::Idle(_)) {
+            return Ok(());
+        }
+        let is_saved = seat.saved_position == Some(seat.task.position().0);
+        match &mut seat.leaving {
+            Leaving::AfterSaves(saves) if *saves > 0 && !is_saved => {
+                *saves -= 1;
+                self.flush();
+                return self.checkpoint(at, now);
+            }
+            leaving => *leaving = Leaving::Now,
+        }
+        if planted::is(planted::Bug::DroppedAtRelease) {
+            self.outbox.unregister(&self.seats[at].handle);
+        }
+        self.flush();
+        self.checkpoint(at, now)
     }
 }
 

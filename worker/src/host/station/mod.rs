@@ -32,6 +32,7 @@ use millrace_lifecycle::{
 use self::{
     arrive::{Arrival, Ended, Shadow},
     save::Custody,
+    seat::Leaving,
 };
 pub use self::{
     save::Written,
@@ -90,6 +91,9 @@ pub struct Cadence {
     pub flush_every: Duration,
     pub checkpoint_every: Duration,
     pub retain_ms: i64,
+    /// A task with a larger checkpoint than this is saved once more while it still works before it is released: then it
+    /// stands still only until what changed meanwhile is saved.
+    pub release_at_once_bytes: u64,
     /// Of the pipeline, for tasks that do not know.
     pub generation: u32,
     pub spec_digest: u64,
@@ -184,7 +188,7 @@ impl Station {
     fn step_seat(&mut self, at: usize, budget: usize, now: Now) -> Result<Stepped, HostError> {
         let Self { seats, outbox, outputs, log, .. } = self;
         let seat = &mut seats[at];
-        if matches!(seat.custody, Custody::Gone) || (seat.is_leaving && seat.task.is_clean()) {
+        if matches!(seat.custody, Custody::Gone) || (seat.leaving == Leaving::Now && seat.task.is_clean()) {
             return Ok(Stepped::Idle);
         }
         let stepped = match seat.custody.shadow() {
@@ -316,7 +320,7 @@ impl Station {
         self.flush();
         let mut first = Ok(());
         for at in 0..self.seats.len() {
-            self.seats[at].is_leaving = true;
+            self.seats[at].leaving = Leaving::Now;
             let taken = self.take_on(at, usize::MAX).map_err(HostError::from);
             first = first.and(taken.and_then(|_| self.checkpoint(at, now)));
         }

@@ -14,6 +14,7 @@ use millrace_lifecycle::{
 use super::{
     Command, Failed, Now, Station,
     arrive::{Ended, Shadow},
+    seat::Leaving,
 };
 use crate::host::HostError;
 
@@ -116,12 +117,14 @@ impl Station {
         }
         seat.next_checkpoint = now.since_start + self.cadence.checkpoint_every;
         let (log_offset, frame_checksum) = seat.task.position();
-        let last = seat.is_leaving;
+        let last = seat.leaving == Leaving::Now;
         if !last && seat.saved_position == Some(log_offset) {
             return Ok(()); // nothing was applied since
         }
         let Custody::Idle(owner) = mem::replace(&mut seat.custody, Custody::Gone) else { return Ok(()) };
-        let wants_base = mem::take(&mut seat.must_be_base) || owner.wants_base() || seat.task.wants_base();
+        // Nobody is to wait for files to be joined.
+        let compacts = owner.wants_base() && (!last || owner.newest().is_none());
+        let wants_base = mem::take(&mut seat.must_be_base) || compacts || seat.task.wants_base();
         let (extent, whole) = seat.task.begin_checkpoint(if wants_base { Extent::Base } else { Extent::Changes });
         seat.saved_position = Some(log_offset);
         let position = Position {

@@ -42,12 +42,21 @@ pub struct Seat {
     pub(super) order: Order,
     /// Its own changes are not all since the manifest's newest checkpoint: the next one has to hold everything.
     pub(super) must_be_base: bool,
-    /// It is to be given up, with a last checkpoint.
-    pub(super) is_leaving: bool,
+    pub(super) leaving: Leaving,
     pub(super) next_checkpoint: Duration,
     pub(super) saved_position: Option<u64>,
     /// What the outbox knows it by besides its handle and that of its control records.
     pub(super) others: Option<Handle>,
+}
+
+/// Is it to be given up, with a last checkpoint?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    No,
+    /// Once so many more checkpoints have been written.
+    AfterSaves(u32),
+    /// It works on no more, but to the end of what it has begun.
+    Now,
 }
 
 /// A task that was made.
@@ -96,7 +105,7 @@ impl Station {
             custody,
             order: Order::Own { epoch: 0, rolled_back: false },
             must_be_base: false,
-            is_leaving: false,
+            leaving: Leaving::No,
             next_checkpoint: self.now.since_start + self.cadence.checkpoint_every,
             saved_position: made.saved_position,
             others: None,

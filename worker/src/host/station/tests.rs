@@ -58,6 +58,7 @@ impl Ground {
             flush_every: Duration::from_millis(5),
             checkpoint_every: Duration::from_millis(100),
             retain_ms: 1_000,
+            release_at_once_bytes: 0,
             generation: 1,
             spec_digest: 0,
         };
