@@ -289,21 +289,24 @@ fn main() {
     while state_bytes(&a) < most * 500 {
         thread::sleep(TICK);
     }
-    // And nothing more is to be read than what is going to come.
-    let newest = |worker: &Worker| {
-        let statuses = worker.host.statuses();
-        let of_moved = statuses.iter().find(|status| status.task == moved.to_string());
-        of_moved.map_or(0, |status| status.checkpoints.count)
-    };
-    let wanted = newest(&a) + 2;
-    while newest(&a) < wanted && Totals::of(&a.host.statuses()).lag > 0 {
-        thread::sleep(TICK);
-    }
-    println!("{} MB of state, {count} users", state_bytes(&a) >> 20);
     let stop = AtomicBool::new(false);
     let (of_a, of_b) = (a.log.clone(), b.log.clone());
     thread::scope(|scope| {
         scope.spawn(|| traffic(&events, &users, FIRST_MS + count / 1_000 + 1_000, &stop));
+        // What is replayed is what comes, not what was there at the beginning.
+        let newest = |worker: &Worker| {
+            let statuses = worker.host.statuses();
+            let of_moved = statuses.iter().find(|status| status.task == moved.to_string());
+            of_moved.map_or(0, |status| status.checkpoints.count)
+        };
+        while Totals::of(&a.host.statuses()).lag > LEVEL_RECORDS {
+            thread::sleep(TICK);
+        }
+        let wanted = newest(&a) + 2;
+        while newest(&a) < wanted {
+            thread::sleep(TICK);
+        }
+        println!("{} MB of state, {count} users", state_bytes(&a) >> 20);
         let (mut pauses, mut gaps, mut loads) = (Vec::new(), Vec::new(), Vec::new());
         let mut epoch = 1;
         for n in 0..moves {
