@@ -168,13 +168,13 @@ impl Worker {
             Some(order) => self.orders.insert(task.clone(), order),
             None => self.orders.remove(task),
         };
-        self.host.obey(&self.orders);
+        self.host.fleet().obey(&self.orders).unwrap();
     }
 
     fn until(&self, what: &str, task: &TaskId, is: impl Fn(&Role) -> bool) -> Instant {
         let began = Instant::now();
-        while !self.host.reports().get(task).is_some_and(|report| is(&report.role)) {
-            assert!(began.elapsed() < Duration::from_secs(300), "{task} {what}: {:?}", self.host.reports());
+        while !self.host.fleet().reports().get(task).is_some_and(|report| is(&report.role)) {
+            assert!(began.elapsed() < Duration::from_secs(300), "{task} {what}: {:?}", self.host.fleet().reports());
             assert!(!self.host.is_failing(), "the host has failed");
             thread::sleep(Duration::from_millis(1));
         }
@@ -285,7 +285,8 @@ fn main() {
         assert!(!a.host.is_failing());
         thread::sleep(TICK);
     }
-    let state_bytes = |worker: &Worker| worker.host.reports().get(&moved).map_or(0, |report| report.state_bytes);
+    let state_bytes =
+        |worker: &Worker| worker.host.fleet().reports().get(&moved).map_or(0, |report| report.state_bytes);
     while state_bytes(&a) < most * 500 {
         thread::sleep(TICK);
     }

@@ -1,6 +1,6 @@
 //! Every key of the store is built, and taken apart, here.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,26 @@ pub struct TaskId {
 impl TaskId {
     pub fn new(kind: TaskKind, name: impl Into<String>) -> Self {
         Self { kind, name: name.into() }
+    }
+}
+
+/// It is not `KIND/NAME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a task is called KIND/NAME, with a kind of ingest, profile or model")]
+pub struct NoTaskId;
+
+impl FromStr for TaskId {
+    type Err = NoTaskId;
+
+    /// As it is displayed.
+    fn from_str(text: &str) -> Result<Self, NoTaskId> {
+        let (kind, name) = text.split_once('/').ok_or(NoTaskId)?;
+        let kind = TaskKind::ALL.into_iter().find(|known| known.name() == kind).ok_or(NoTaskId)?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(is_plain) {
+            return Err(NoTaskId);
+        }
+        Ok(Self::new(kind, name))
     }
 }
 

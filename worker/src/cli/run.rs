@@ -122,7 +122,7 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let shared = metrics::Shared::new();
     shared.update(host.statuses(), host.has_caught_up());
     let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;
-    let serving = Arc::new(Serving::new(&pipeline, host.asked(), posted));
+    let serving = Arc::new(Serving::new(&pipeline, &host, posted));
     let mut view = View::new(&pipeline, data.configuration().generation(), serving.clone(), shared.clone());
     let mut listeners = Vec::new();
     listeners.extend(pages.map(|pages| pages.listener(shared.clone())));

@@ -94,12 +94,15 @@ impl Slice {
     }
 }
 
-/// A task's share of its core.
+/// A task's share of its core, and what it reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
     busy: Duration,
     since: Duration,
-    millicores: u64,
+    /// At `since`.
+    position: u64,
+    pub millicores: u64,
+    pub records_per_second: f64,
 }
 
 const LOAD_WINDOW: Duration = Duration::from_secs(5);
@@ -109,14 +112,14 @@ impl Load {
         self.busy += took;
     }
 
-    /// Over the last whole window; `since_start` never falls.
-    pub fn millicores(&mut self, since_start: Duration) -> u64 {
+    /// Ends a window, if it is time; `since_start` never falls.
+    pub fn look(&mut self, since_start: Duration, position: u64) {
         let window = since_start.saturating_sub(self.since);
         if window >= LOAD_WINDOW {
             self.millicores = (1000.0 * self.busy.as_secs_f64() / window.as_secs_f64()).round() as u64;
-            (self.busy, self.since) = (Duration::ZERO, since_start);
+            self.records_per_second = position.saturating_sub(self.position) as f64 / window.as_secs_f64();
+            (self.busy, self.since, self.position) = (Duration::ZERO, since_start, position);
         }
-        self.millicores
     }
 }
 
@@ -137,12 +140,15 @@ pub struct Shown {
     pub number: usize,
     pub stage: usize,
     pub is_done: bool,
+    /// Log or source records, over the last window of its load.
+    pub records_per_second: f64,
     pub status: TaskStatus,
 }
 
 impl Shown {
     pub fn of(beside: &Beside, task: &Task, status: TaskStatus) -> Self {
-        Self { number: beside.number, stage: task.stage(), is_done: beside.is_done, status }
+        let (number, is_done, records_per_second) = (beside.number, beside.is_done, beside.load.records_per_second);
+        Self { number, stage: task.stage(), is_done, records_per_second, status }
     }
 }
 
@@ -159,12 +165,15 @@ mod tests {
     #[test]
     fn load_is_that_of_the_last_whole_window() {
         let mut load = Load::default();
-        load.add(Duration::from_secs(1));
-        assert_eq!(load.millicores(Duration::from_secs(4)), 0, "the first window is not over");
-        assert_eq!(load.millicores(Duration::from_secs(5)), 200);
-        load.add(Duration::from_secs(4));
-        assert_eq!(load.millicores(Duration::from_secs(9)), 200);
-        assert_eq!(load.millicores(Duration::from_secs(13)), 500);
-        assert_eq!(load.millicores(Duration::from_secs(18)), 0);
+        let mut at = |busy, seconds, position| {
+            load.add(Duration::from_secs(busy));
+            load.look(Duration::from_secs(seconds), position);
+            (load.millicores, load.records_per_second)
+        };
+        assert_eq!(at(1, 4, 100), (0, 0.0), "the first window is not over");
+        assert_eq!(at(0, 5, 200), (200, 40.0));
+        assert_eq!(at(4, 9, 250), (200, 40.0));
+        assert_eq!(at(0, 13, 280), (500, 10.0));
+        assert_eq!(at(0, 18, 280), (0, 0.0));
     }
 }

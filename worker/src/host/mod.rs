@@ -7,6 +7,7 @@ pub mod decisions;
 pub mod desk;
 pub mod error;
 pub mod figures;
+pub mod fleet;
 pub mod hands;
 pub mod ingest;
 pub mod mailbox;
@@ -24,19 +25,14 @@ mod thread;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
 
-use beside::{Board, Directory, Shown};
+use beside::Board;
 pub use error::HostError;
-use millrace_lifecycle::{
-    keys::TaskId,
-    lineage::Claimant,
-    placement::{Order, Report, Role},
-};
+use fleet::Fleet;
 pub use start::{HostConfig, Tasks, Work};
 use status::TaskStatus;
 use task::Task;
@@ -69,11 +65,7 @@ pub struct Host {
     engines: Vec<JoinHandle<thread::Ended>>,
     writer: JoinHandle<Result<(), AppendError>>,
     hands: Vec<JoinHandle<()>>,
-    boards: Vec<Arc<Board>>,
-    directory: Arc<Directory>,
-    claimant: Claimant,
-    /// Tasks that it was told of and does not know.
-    unknown: Mutex<BTreeMap<TaskId, Order>>,
+    fleet: Arc<Fleet>,
     asked: serving::Asked,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
@@ -100,40 +92,12 @@ impl Host {
     }
 
     pub fn statuses(&self) -> Vec<TaskStatus> {
-        statuses_of(&self.boards)
+        self.fleet.shown().into_iter().map(|shown| shown.status).collect()
     }
 
-    /// Of a fleet: all that this host is to have from now on. Whatever is not among it is dropped. Told again, it goes on with
-    /// what it is doing.
-    pub fn obey(&self, orders: &BTreeMap<TaskId, Order>) {
-        let mut of_threads = vec![BTreeMap::new(); self.boards.len()];
-        let mut unknown = BTreeMap::new();
-        for (task, order) in orders {
-            match self.directory.number(task) {
-                Some(number) => {
-                    of_threads[deal::thread_of(number, self.boards.len())].insert(task.clone(), *order);
-                }
-                None => {
-                    unknown.insert(task.clone(), *order);
-                }
-            }
-        }
-        *self.unknown.lock().unwrap_or_else(PoisonError::into_inner) = unknown;
-        for (mailbox, orders) in self.asked.mailboxes.iter().zip(of_threads) {
-            mailbox.tell(desk::Request::Obey { orders, claimant: self.claimant.clone() });
-        }
-    }
-
-    /// Of a fleet: what became of the orders.
-    pub fn reports(&self) -> BTreeMap<TaskId, Report> {
-        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |(task, order): (&TaskId, &Order)| {
-            let why = HostError::NoTask { task: task.to_string() }.to_string();
-            let role = Role::Failed { why };
-            (task.clone(), Report { epoch: order.epoch(), role, load_millicores: 0, state_bytes: 0 })
-        };
-        let unknown = unknown.iter().map(failed);
-        self.boards.iter().flat_map(|board| board.lock().reports.clone()).chain(unknown).collect()
+    /// What it is told, and says of its tasks.
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
     }
 
     /// Wakes all engine threads: there is something new in a log.
@@ -150,7 +114,7 @@ impl Host {
     pub fn is_done(&self) -> bool {
         let stage = self.control.stage.load(Ordering::Acquire) as usize;
         let is_done = |board: &Arc<Board>| board.lock().tasks.iter().all(|shown| shown.stage != stage || shown.is_done);
-        if stage < STAGES && self.boards.iter().all(is_done) {
+        if stage < STAGES && self.fleet.boards.iter().all(is_done) {
             self.control.stage.store(stage as u8 + 1, Ordering::Release);
             return stage + 1 == STAGES;
         }
@@ -170,7 +134,7 @@ impl Host {
     /// The first cause, where several threads failed because of it.
     pub fn stop(self) -> Result<Finished, HostError> {
         self.control.stop.store(true, Ordering::Release);
-        let boards = self.boards.clone();
+        let fleet = self.fleet.clone();
         let mut tasks = Vec::new();
         let mut failure = None;
         for engine in self.engines {
@@ -203,16 +167,9 @@ impl Host {
             return Err(error);
         }
         tasks.sort_by_key(|(number, _)| *number);
-        let statuses = statuses_of(&boards);
+        let statuses = fleet.shown().into_iter().map(|shown| shown.status).collect();
         Ok(Finished { tasks: tasks.into_iter().map(|(_, task)| task).collect(), statuses })
     }
-}
-
-/// In the order of the pipeline's tasks.
-fn statuses_of(boards: &[Arc<Board>]) -> Vec<TaskStatus> {
-    let mut shown: Vec<Shown> = boards.iter().flat_map(|board| board.lock().tasks.clone()).collect();
-    shown.sort_by_key(|shown| shown.number);
-    shown.into_iter().map(|shown| shown.status).collect()
 }
 
 /// Sources, profiles, models.

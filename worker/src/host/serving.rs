@@ -13,13 +13,15 @@ use std::{
 
 use futures::future::BoxFuture;
 use millrace_engine::{event::Pseudonym, event::Time, ingest::partition_of, plan::Plan, privacy::Pseudonymizer};
+use millrace_lifecycle::{keys::TaskId, placement::Order};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    decisions,
+    Host, decisions,
     desk::{Reply, Request},
     figures::Figures,
+    fleet::{Fleet, TakesNoOrders},
     mailbox::{Mailbox, Refused},
     owners::Owners,
 };
@@ -53,6 +55,7 @@ pub struct Serving {
     plan: Arc<Plan>,
     keys: Pseudonymizer,
     asked: Asked,
+    fleet: Arc<Fleet>,
     posted: Posted,
     shown: RwLock<Shown>,
     random: RandomState,
@@ -63,11 +66,12 @@ pub struct Serving {
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Serving {
-    pub fn new(pipeline: &Pipeline, asked: Asked, posted: Posted) -> Self {
+    pub fn new(pipeline: &Pipeline, host: &Host, posted: Posted) -> Self {
         Self {
             plan: pipeline.plan.clone(),
             keys: pipeline.keys.clone(),
-            asked,
+            asked: host.asked(),
+            fleet: host.fleet().clone(),
             posted,
             shown: RwLock::default(),
             random: RandomState::new(),
@@ -189,6 +193,12 @@ impl Backend for Serving {
         })
     }
 
+    fn tasks(&self) -> Value {
+        self.fleet.to_json()
+    }
+    fn obey(&self, orders: BTreeMap<TaskId, Order>) -> Result<(), ServeError> {
+        self.fleet.obey(&orders).map_err(|TakesNoOrders| ServeError::TakesNoOrders)
+    }
     fn status(&self) -> Value {
         self.shown(|shown| shown.status.clone())
     }

@@ -20,6 +20,7 @@ use super::{
     deal::{Dealing, Dealt},
     desk::{Desk, Request},
     figures::Figures,
+    fleet::Fleet,
     hands::{self, Errand, Tools},
     ingest::Shared,
     mailbox::Mailbox,
@@ -228,14 +229,18 @@ impl Starting<'_> {
             engines.push(spawned);
         }
         Ok(Host {
-            claimant: self.work.claimant.clone(),
             control: self.control,
             engines,
             writer: writer_thread,
             hands: hand_threads,
-            boards,
-            directory: self.directory,
-            unknown: Mutex::default(),
+            fleet: Arc::new(Fleet {
+                tasks: self.tasks,
+                directory: self.directory,
+                claimant: self.work.claimant.clone(),
+                boards,
+                mailboxes: helpers.mailboxes.clone(),
+                unknown: Mutex::default(),
+            }),
             asked: Asked { mailboxes: helpers.mailboxes, owners: self.owners, figures },
             wake,
         })

@@ -297,10 +297,7 @@ impl EngineThread {
         let quiet = self.station.is_quiet();
         self.catch_up(quiet);
         let (stage, since_start) = (self.control.stage.load(Ordering::Acquire), self.control.now().since_start);
-        let mut told = Told::default();
-        if self.is_of_a_fleet {
-            told.reports = self.station.reports();
-        }
+        let mut told = Told { reports: self.station.reports(), tasks: Vec::new() };
         for seat in &mut self.station.seats {
             let Some(beside) = self.beside.get_mut(&seat.id) else { continue };
             beside.is_done |= quiet && seat.task.done(self.log.as_ref(), stage) == Done::Yes;
@@ -310,9 +307,13 @@ impl EngineThread {
                     self.desk.publish(task, published);
                 }
             }
+            beside.load.look(since_start, seat.task.position().0);
             if let Some(report) = told.reports.get_mut(&seat.id) {
-                report.load_millicores = beside.load.millicores(since_start);
+                report.load_millicores = beside.load.millicores;
                 report.state_bytes = seat.state_bytes;
+                if !self.is_of_a_fleet {
+                    report.epoch = seat.epoch; // by no order
+                }
             }
             let status = TaskStatus { checkpoints: seat.written, ..seat.task.status(self.log.as_ref()) };
             told.tasks.push(Shown::of(beside, &seat.task, status));

@@ -12,8 +12,24 @@ use super::{
 };
 
 /// Names of all fields of requests: what may be told of a path.
-const FIELDS: [&str; 10] =
-    ["user", "placement", "platform", "session", "attributes", "candidates", "ranking", "count", "explain", "id"];
+const FIELDS: [&str; 16] = [
+    "user",
+    "placement",
+    "platform",
+    "session",
+    "attributes",
+    "candidates",
+    "ranking",
+    "count",
+    "explain",
+    "id",
+    "orders",
+    "formatVersion",
+    "task",
+    "do",
+    "epoch",
+    "rolledBack",
+];
 
 const UNKNOWN: &str = "there is an unknown field";
 
@@ -68,7 +84,7 @@ pub fn malformed(error: &serde_json::Error) -> Problem {
 }
 
 /// `index`: of this element, if it is one of a batch.
-fn typed<T: DeserializeOwned>(json: &[u8], index: Option<usize>) -> Result<T, Problem> {
+pub fn typed<T: DeserializeOwned>(json: &[u8], index: Option<usize>) -> Result<T, Problem> {
     let error = match serde_json::from_slice(json) {
         Ok(read) => return Ok(read),
         Err(error) if error.classify() == Category::Data => error,

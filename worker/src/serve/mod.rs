@@ -14,6 +14,7 @@ pub mod client;
 mod connection;
 mod json;
 mod limits;
+mod orders;
 mod page;
 mod problem;
 mod records;
@@ -28,6 +29,7 @@ mod watched;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener},
     path::Path,
@@ -39,6 +41,7 @@ use std::{
 use axum::Router;
 use futures::future::{BoxFuture, join_all};
 use millrace_crds::spec::Serving;
+use millrace_lifecycle::{keys::TaskId, placement::Order};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -46,7 +49,7 @@ use self::{
     access::Access,
     api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity},
     limits::Limits,
-    problem::{BUSY, FAILED, INVALID, MOVING, Problem, STOPPING, UNKNOWN_USER},
+    problem::{BUSY, FAILED, INVALID, MOVING, NO_ORDERS, Problem, STOPPING, UNKNOWN_USER},
     tls::Certificate,
 };
 pub use self::{connection::Listener, limits::Timeouts};
@@ -61,6 +64,10 @@ pub trait Backend: Send + Sync + 'static {
     fn erase(&self, user: Identity) -> BoxFuture<'_, Result<(), ServeError>>;
     /// What is kept of a user, as JSON.
     fn profile(&self, user: Identity) -> BoxFuture<'_, Result<Value, ServeError>>;
+    /// What is here of the pipeline's tasks.
+    fn tasks(&self) -> Value;
+    /// All that this worker is to have from now on.
+    fn obey(&self, orders: BTreeMap<TaskId, Order>) -> Result<(), ServeError>;
     /// These three are asked by pages every second and must not wait for anything.
     fn status(&self) -> Value;
     fn experiments(&self) -> Value;
@@ -82,6 +89,9 @@ pub enum ServeError {
     /// Nothing was done, because the user's profile is not here at the moment: it is being moved.
     #[error("the profile is not here")]
     NotHere { retry_after: Duration },
+    /// Nothing was done, because this worker has all tasks of its pipeline.
+    #[error("it takes no orders")]
+    TakesNoOrders,
     /// Nothing was done, because the process stops.
     #[error("stopping")]
     Stopping,
@@ -102,6 +112,9 @@ impl From<ServeError> for Problem {
             }
             ServeError::NotHere { retry_after } => {
                 Problem::new(MOVING, "the user's profile is being moved; come again").retry_after(retry_after)
+            }
+            ServeError::TakesNoOrders => {
+                Problem::new(NO_ORDERS, "this worker has all tasks of its pipeline, and takes no orders")
             }
             ServeError::Stopping => {
                 Problem::new(STOPPING, "the server is stopping; come again").retry_after(Duration::from_secs(5))

@@ -64,6 +64,8 @@ kinds! {
         "More than `limit` bytes, or more than 100 headers."
     FAILED INTERNAL_SERVER_ERROR "failed" "Something went wrong here"
         "The server's log says more. Whether the request was done is not known."
+    NO_ORDERS CONFLICT "no-orders" "The worker takes no orders"
+        "`millrace run` has all tasks of its pipeline. Only workers of a fleet are told which tasks to have."
     BUSY SERVICE_UNAVAILABLE "busy" "Too much to do"
         "More requests are under way than may be. Nothing of this one was done; come again after `retryAfter` seconds."
     NO_ANSWER SERVICE_UNAVAILABLE "no-answer" "No answer in time"

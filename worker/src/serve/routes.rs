@@ -27,7 +27,7 @@ use super::{
     body,
     json::{self, Decisions},
     limits::Limits,
-    page,
+    orders, page,
     problem::{
         FAILED, FORBIDDEN, INVALID, KINDS, METHOD_NOT_ALLOWED, NO_ANSWER, NOT_FOUND, NOTHING_READ, Problem,
         UNSUPPORTED_MEDIA_TYPE,
@@ -53,6 +53,8 @@ pub enum Endpoint {
     Erase,
     Profile,
     Status,
+    Tasks,
+    Orders,
     Experiments,
     OpenApi,
     ProblemType,
@@ -69,6 +71,8 @@ pub const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("DELETE", "/v1/users/{id}", Endpoint::Erase),
     ("GET", "/v1/profiles/{id}", Endpoint::Profile),
     ("GET", "/v1/status", Endpoint::Status),
+    ("GET", "/v1/tasks", Endpoint::Tasks),
+    ("PUT", "/v1/orders", Endpoint::Orders),
     ("GET", "/v1/experiments", Endpoint::Experiments),
     ("GET", "/v1/openapi.json", Endpoint::OpenApi),
     ("GET", "/problems/{type}", Endpoint::ProblemType),
@@ -87,6 +91,8 @@ impl Endpoint {
             | Endpoint::Erase
             | Endpoint::Profile
             | Endpoint::Status
+            | Endpoint::Tasks
+            | Endpoint::Orders
             | Endpoint::Experiments
             | Endpoint::Metrics => Some(Api::Admin),
             Endpoint::OpenApi | Endpoint::ProblemType | Endpoint::Health | Endpoint::Ready => None,
@@ -123,6 +129,7 @@ pub fn pages(shared: Arc<Shared>) -> Router {
 fn filter(method: &str) -> MethodFilter {
     match method {
         "POST" => MethodFilter::POST,
+        "PUT" => MethodFilter::PUT,
         "DELETE" => MethodFilter::DELETE,
         _ => MethodFilter::GET,
     }
@@ -188,6 +195,12 @@ async fn dispatch(app: &App, endpoint: Endpoint, request: Request<Body>) -> Resu
         }
         Endpoint::RecentDecisions => json_answer(StatusCode::OK, &app.backend.recent_decisions()),
         Endpoint::Status => json_answer(StatusCode::OK, &app.backend.status()),
+        Endpoint::Tasks => json_answer(StatusCode::OK, &app.backend.tasks()),
+        Endpoint::Orders => {
+            let (body, _memory) = body::read(&parts, body, &app.limits).await?;
+            app.backend.obey(orders::read(&body)?)?;
+            json_answer(StatusCode::ACCEPTED, &app.backend.tasks())
+        }
         Endpoint::Experiments => json_answer(StatusCode::OK, &app.backend.experiments()),
         Endpoint::OpenApi => {
             let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];

@@ -34,7 +34,7 @@ impl World {
 }
 
 fn is(host: &Host, task: &TaskId, role: impl Fn(&Role) -> bool) -> bool {
-    host.reports().get(task).is_some_and(|report| role(&report.role))
+    host.fleet().reports().get(task).is_some_and(|report| role(&report.role))
 }
 
 fn owns(role: &Role) -> bool {
@@ -73,7 +73,7 @@ fn undisturbed() -> BTreeMap<String, u128> {
     let mut world = World::new(PIPELINE);
     world.post(&records(), RECEIVED);
     let host = world.host("a", None);
-    host.obey(&own(&all(), 1));
+    host.fleet().obey(&own(&all(), 1)).unwrap();
     ends(vec![host])
 }
 
@@ -84,19 +84,19 @@ fn a_task_that_is_moved_while_it_works_loses_nothing() {
     let (a, b) = (world.host("a", Some(400.0)), world.host("b", None));
     let (tasks, moved) = (all(), [ingest_task("shop", 1), profile_task(1), model_task("ctr")]);
     let stays: Vec<TaskId> = tasks.iter().filter(|task| !moved.contains(task)).cloned().collect();
-    a.obey(&own(&tasks, 1));
+    a.fleet().obey(&own(&tasks, 1)).unwrap();
     wait(&a, |a| read(a) > 200);
-    b.obey(&follow(&moved, 1));
+    b.fleet().obey(&follow(&moved, 1)).unwrap();
     wait(&b, |b| moved.iter().all(|task| is(b, task, is_level)));
     let release = moved.iter().map(|task| (task.clone(), Order::Release { epoch: 1 }));
-    a.obey(&own(&stays, 1).into_iter().chain(release).collect());
+    a.fleet().obey(&own(&stays, 1).into_iter().chain(release).collect()).unwrap();
     let is_released = |role: &Role| matches!(role, Role::Released { .. });
     wait(&a, |a| moved.iter().all(|task| is(a, task, is_released)));
-    b.obey(&own(&moved, 2));
+    b.fleet().obey(&own(&moved, 2)).unwrap();
     wait(&b, |b| moved.iter().all(|task| is(b, task, owns)));
     // What it is not told of any more, it drops.
-    a.obey(&own(&stays, 1));
-    wait(&a, |a| a.reports().len() == stays.len());
+    a.fleet().obey(&own(&stays, 1)).unwrap();
+    wait(&a, |a| a.fleet().reports().len() == stays.len());
     assert!(read(&a) < 900, "the end has not been reached");
     assert_eq!(ends(vec![a, b]), undisturbed());
 }
@@ -106,12 +106,12 @@ fn a_standby_takes_over_from_an_owner_that_is_not_heard_of_any_more() {
     let mut world = World::new(PIPELINE);
     world.post(&records(), RECEIVED);
     let (a, b) = (world.host("a", Some(400.0)), world.host("b", None));
-    a.obey(&own(&all(), 1));
+    a.fleet().obey(&own(&all(), 1)).unwrap();
     wait(&a, |a| read(a) > 200);
-    b.obey(&follow(&all(), 1));
+    b.fleet().obey(&follow(&all(), 1)).unwrap();
     wait(&b, |b| all().iter().all(|task| is(b, task, is_level)));
     assert!(read(&a) < 900, "the end has not been reached");
-    b.obey(&own(&all(), 2));
+    b.fleet().obey(&own(&all(), 2)).unwrap();
     wait(&b, |b| all().iter().all(|task| is(b, task, owns)));
     // The former owner, who was never told, may go on until its next checkpoint, and is refused there.
     let digests = ends(vec![b]);
@@ -124,7 +124,7 @@ fn a_task_that_nobody_knows_is_reported_and_not_claimed() {
     let mut world = World::new(PIPELINE);
     let host = world.host("a", None);
     let gone = model_task("gone");
-    host.obey(&own(std::slice::from_ref(&gone), 1));
+    host.fleet().obey(&own(std::slice::from_ref(&gone), 1)).unwrap();
     assert!(is(&host, &gone, |role| matches!(role, Role::Failed { why } if why.contains("no task model/gone"))));
     host.stop().unwrap();
     assert!(world.store.objects().is_empty());

@@ -344,3 +344,33 @@ fn a_server_that_stops_answers_what_is_under_way() {
     stopped.join().unwrap();
     assert!(TcpStream::connect(server.address).is_err());
 }
+
+#[test]
+fn orders_are_all_that_a_worker_is_to_have() {
+    let server = start(&Serving::default());
+    let mut client = Client::new(server.address);
+    let put = |client: &mut Client, body: &str| client.request("PUT", "/v1/orders", &[], body);
+    let one = |order: &str| format!(r#"{{"formatVersion": 1, "orders": [{order}]}}"#);
+    let both = r#"{"task": "profile/1", "do": "own", "epoch": 7, "rolledBack": true}, {"task": "model/ctr", "do": "follow", "epoch": 2}"#;
+    let reply = put(&mut client, &one(both));
+    assert_eq!((reply.status, &reply.json()["tasks"][0]["role"]), (202, &json!("owns")));
+    let (profile, model) = ("profile/1".parse().unwrap(), "model/ctr".parse().unwrap());
+    let told = [(profile, Order::Own { epoch: 7, rolled_back: true }), (model, Order::Follow { epoch: 2 })];
+    assert_eq!(*server.engine.orders.lock().unwrap(), BTreeMap::from(told));
+    for (body, field) in [
+        (r#"{"orders": []}"#.to_owned(), None),
+        (r#"{"formatVersion": 2, "orders": []}"#.to_owned(), Some("formatVersion")),
+        (one(r#"{"task": "profile", "do": "own", "epoch": 1}"#), Some("orders[0].task")),
+        (one(r#"{"task": "profile/../1", "do": "own", "epoch": 1}"#), Some("orders[0].task")),
+        (one(r#"{"task": "profile/1", "do": "own", "epoch": 0}"#), Some("orders[0].epoch")),
+        (one(r#"{"task": "profile/1", "do": "drop", "epoch": 1}"#), Some("orders[0].do")),
+        (one(&format!(r#"{both}, {{"task": "profile/1", "do": "own", "epoch": 8}}"#)), Some("orders[2].task")),
+    ] {
+        let reply = put(&mut client, &body);
+        assert_eq!((reply.status, reply.problem("invalid-request")["field"].as_str()), (422, field), "{body}");
+    }
+    assert_eq!(put(&mut client, "{").status, 400);
+    // Of a worker that owns everything.
+    assert_eq!(put(&mut client, r#"{"formatVersion": 1, "orders": []}"#).problem("no-orders")["status"], 409);
+    assert_eq!(server.engine.orders.lock().unwrap().len(), 2, "nothing of a wrong request is done");
+}

@@ -20,6 +20,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use millrace_crds::spec::Serving;
+use millrace_lifecycle::{keys::TaskId, placement::Order};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -40,13 +41,14 @@ pub struct StandIn {
     pub asked: Mutex<Vec<DecideRequest>>,
     pub records: Mutex<Vec<(Option<String>, Vec<u8>)>>,
     pub erased: Mutex<Vec<String>>,
+    pub orders: Mutex<BTreeMap<TaskId, Order>>,
 }
 
 impl StandIn {
     fn new(decisions: usize) -> Arc<Self> {
         let may_decide = Semaphore::new(decisions);
-        let (asked, records, erased) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { may_decide, waiting: AtomicUsize::new(0), asked, records, erased })
+        let (asked, records, erased, orders) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { may_decide, waiting: AtomicUsize::new(0), asked, records, erased, orders })
     }
     /// Decisions that have been asked for and not been made.
     pub fn waiting(&self) -> usize {
@@ -122,6 +124,20 @@ impl Backend for StandIn {
     fn profile(&self, user: Identity) -> BoxFuture<'_, Result<Value, ServeError>> {
         let known = user.reveal() == "ann/é";
         async move { if known { Ok(json!({"clicks": 3})) } else { Err(ServeError::UnknownUser) } }.boxed()
+    }
+    fn tasks(&self) -> Value {
+        json!({"formatVersion": 1, "owner": "w1", "engineVersion": 4, "takesOrders": true, "tasks": [
+            {"task": "profile/0", "role": "owns", "epoch": 7, "loadMillicores": 20, "stateBytes": 100, "state": "idle",
+                "position": 4, "end": 6, "lagRecords": 1, "watermarkMs": null, "recordsPerSecond": 0.5, "checkpoint": null},
+            {"task": "model/gone", "role": "failed", "epoch": 1, "loadMillicores": 0, "stateBytes": 0, "why": "no such task"},
+        ]})
+    }
+    fn obey(&self, orders: BTreeMap<TaskId, Order>) -> Result<(), ServeError> {
+        if orders.is_empty() {
+            return Err(ServeError::TakesNoOrders);
+        }
+        *self.orders.lock().unwrap() = orders;
+        Ok(())
     }
     fn status(&self) -> Value {
         json!({"tasks": []})

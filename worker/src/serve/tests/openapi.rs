@@ -262,6 +262,7 @@ fn problems_of_all_kinds_are_as_described() {
         ("POST", "/v1/events", "x: y", "7"),
         ("GET", "/v1/status", "origin: http://evil.example", ""),
         ("GET", "/v1/profiles/{id}", "x: y", ""),
+        ("PUT", "/v1/orders", "x: y", r#"{"formatVersion": 1, "orders": []}"#),
     ] {
         let reply = Client::new(server.address).request(method, &path.replace("{id}", "eve"), &[headers], body);
         assert!(reply.status >= 400, "{reply:?}");
