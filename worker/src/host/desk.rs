@@ -9,9 +9,10 @@ use std::{
 use millrace_engine::{
     control::{self, Control, Erase},
     decide::Decider,
-    event::{Pseudonym, Time},
+    event::{Pseudonym, Seq, Time},
     frame::{
         Progress,
+        coverage::Coverage,
         outbox::{Handle, Outbox},
     },
     ingest::partition_of,
@@ -83,11 +84,17 @@ impl ControlLog {
         &self.handle
     }
 
-    pub fn append(&mut self, control: &Control, outbox: &mut Outbox) {
+    /// Gives the record's sequence.
+    pub fn append(&mut self, control: &Control, outbox: &mut Outbox) -> Seq {
         self.number += 1;
         let seq = control::seq(self.epoch, self.number);
         outbox.record(&self.handle, 0, |records| control.write(records, seq));
         outbox.advance(&self.handle, seq, Progress::default());
+        seq
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 }
 
@@ -126,6 +133,39 @@ impl Withdrawals {
     }
 }
 
+/// An erasure that was accepted.
+pub struct Promised {
+    /// Of the batch that holds it.
+    pub ticket: u64,
+    /// In a fleet, that it is durable says nothing: an owner that was replaced without knowing it writes what readers drop.
+    pub read: Option<Read>,
+    pub reply: Reply<()>,
+}
+
+/// Which control record is to have been read by the task itself: then every other reader has it as well.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    pub partition: u32,
+    pub epoch: u64,
+    pub seq: Seq,
+}
+
+impl Promised {
+    /// `None`: not yet. `Some(false)`: never, as far as it is known here. `controls`: those that are applied, by partition.
+    fn is_kept(&self, acknowledged: u64, controls: impl Fn(u32) -> Option<Coverage>) -> Option<bool> {
+        if self.ticket > acknowledged {
+            return None;
+        }
+        let Some(Read { partition, epoch, seq }) = self.read else { return Some(true) };
+        match controls(partition) {
+            Some(coverage) if coverage.epoch == epoch => (coverage.applied >= seq).then_some(true),
+            Some(coverage) if coverage.epoch < epoch => None,
+            // Another one owns it by now.
+            _ => Some(false),
+        }
+    }
+}
+
 /// What an engine thread needs to answer.
 pub struct Desk {
     pub mailbox: Arc<Mailbox<Request>>,
@@ -142,8 +182,7 @@ pub struct Desk {
     pub catch_up: Arc<CatchUp>,
     /// Has this thread been told of every model?
     is_told: bool,
-    /// Answered once the batch with this ticket is durable; tickets rise.
-    durable: Vec<(u64, Reply<()>)>,
+    promised: Vec<Promised>,
 }
 
 impl Desk {
@@ -157,12 +196,24 @@ impl Desk {
     ) -> Self {
         let models = plan.serving_models();
         let decider = Decider::new(&plan);
-        let (withdrawals, durable) = (Withdrawals::default(), Vec::new());
+        let (withdrawals, promised) = (Withdrawals::default(), Vec::new());
         let is_told = models.is_empty() || !plan.serves();
         if !is_told {
             catch_up.expect_thread();
         }
-        Self { mailbox, everybody, figures, plan, generation, models, decider, withdrawals, catch_up, is_told, durable }
+        Self {
+            mailbox,
+            everybody,
+            figures,
+            plan,
+            generation,
+            models,
+            decider,
+            withdrawals,
+            catch_up,
+            is_told,
+            promised,
+        }
     }
 
     /// May this user be personalized, as far as the last minutes' withdrawals say?
@@ -202,23 +253,25 @@ impl Desk {
         Some(UserProfile { granted, last_event, watermark, features: plan.features.describe(row, watermark) })
     }
 
-    /// Appends the erasure. Until it has been read, nothing from before it is served.
-    pub fn erase(&mut self, log: &mut ControlLog, outbox: &mut Outbox, erase: Erase) {
-        log.append(&Control::Erase(erase), outbox);
+    /// Appends the erasure. Until it has been read, nothing from before it is served. Gives its sequence.
+    pub fn erase(&mut self, log: &mut ControlLog, outbox: &mut Outbox, erase: Erase) -> Seq {
         self.withdraw(erase.user, erase.time);
+        log.append(&Control::Erase(erase), outbox)
     }
 
-    /// Answers once the batch with this ticket is durable.
-    pub fn answer_when_durable(&mut self, ticket: u64, reply: Reply<()>) {
-        self.durable.push((ticket, reply));
+    pub fn promise(&mut self, promised: Promised) {
+        self.promised.push(promised);
     }
 
-    /// Answers those whose batches are durable.
-    pub fn acknowledge(&mut self, acknowledged: u64) {
-        let done = self.durable.partition_point(|(ticket, _)| *ticket <= acknowledged);
-        for (_, reply) in self.durable.drain(..done) {
-            // Whoever asked may be gone.
-            let _ = reply.send(());
+    /// Answers those to whom it was promised. Who is not answered is told to come again.
+    pub fn acknowledge(&mut self, acknowledged: u64, controls: impl Fn(u32) -> Option<Coverage>) {
+        for promised in std::mem::take(&mut self.promised) {
+            match promised.is_kept(acknowledged, &controls) {
+                None => self.promised.push(promised),
+                // Whoever asked may be gone.
+                Some(true) => drop(promised.reply.send(())),
+                Some(false) => {}
+            }
         }
     }
 
@@ -235,5 +288,35 @@ impl Desk {
 
     pub fn partition_of(&self, user: Pseudonym) -> u32 {
         partition_of(user, self.plan.partitions) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_erasure_is_acknowledged_once_its_reader_has_it() {
+        let promised = |read| Promised { ticket: 5, read, reply: oneshot::channel().0 };
+        let covered = |epoch, number| Some(Coverage { epoch, applied: control::seq(epoch, number) });
+        let alone = promised(None);
+        assert_eq!((alone.is_kept(4, |_| None), alone.is_kept(5, |_| None)), (None, Some(true)));
+        let fleet = promised(Some(Read { partition: 1, epoch: 3, seq: control::seq(3, 2) }));
+        for (acknowledged, coverage, kept) in [
+            (4, covered(3, 2), None),
+            (5, covered(2, 9), None),
+            (5, covered(3, 1), None),
+            (5, covered(3, 2), Some(true)),
+            // Somebody else's frame came first: ours was dropped, perhaps.
+            (5, covered(4, 1), Some(false)),
+            // The task is not here any more.
+            (5, None, Some(false)),
+        ] {
+            assert_eq!(
+                fleet.is_kept(acknowledged, |partition| coverage.filter(|_| partition == 1)),
+                kept,
+                "{coverage:?}"
+            );
+        }
     }
 }

@@ -16,7 +16,7 @@ use millrace_engine::{control::Erase, model::ModelTask, profile::Profile};
 use super::{
     beside::{Beside, Board, Directory, Shown, Told},
     catch_up::{Behind, CatchUp},
-    desk::{ControlLog, Desk, Request},
+    desk::{ControlLog, Desk, Promised, Read, Request},
     error::HostError,
     hands::{Errand, News, unix_ms},
     logs,
@@ -355,7 +355,15 @@ impl EngineThread {
 
     /// Answers all that waits. False: nothing did.
     fn answer(&mut self) -> bool {
-        self.desk.acknowledge(self.acknowledged.load(Ordering::Acquire));
+        let Self { desk, station, .. } = self;
+        let controls = |partition| {
+            let mut profiles = station.seats.iter().filter_map(|seat| match &seat.task {
+                Task::Profile(profile, follow, _) if seat.is_owner() => Some((profile, follow.partition.partition)),
+                _ => None,
+            });
+            profiles.find(|(_, of)| *of == partition).map(|(profile, of)| profile.controls_applied(of))
+        };
+        desk.acknowledge(self.acknowledged.load(Ordering::Acquire), controls);
         if self.backlog.iter().map(Batch::bytes).sum::<usize>() > BACKLOG_BYTES {
             return false;
         }
@@ -382,10 +390,11 @@ impl EngineThread {
             Request::Erase { user, time, reply } => {
                 let partition = desk.partition_of(user);
                 let Some((_, log)) = owner_of(seats, partition) else { return };
-                desk.erase(log, outbox, Erase { user, time });
+                let (epoch, seq) = (log.epoch(), desk.erase(log, outbox, Erase { user, time }));
                 // Cut at once: the ticket is then the one of the batch that holds it.
                 station.flush_to(&logs::events(partition));
-                desk.answer_when_durable(station.sent(), reply);
+                let read = self.is_of_a_fleet.then_some(Read { partition, epoch, seq });
+                desk.promise(Promised { ticket: station.sent(), read, reply });
                 self.dispatch();
             }
             Request::Decide(ask) => {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 
-use super::checkpoint::{self, Claimant, LineageError, Owner, Problem, Restored, State, read_manifest};
+use super::checkpoint::{self, Claim, Claimant, Epoch, LineageError, Owner, Problem, Restored, State, read_manifest};
 use super::folder::FolderStore;
 use super::keys::{self, FileKind, TaskId, TaskKind};
 use super::manifest::{Checkpoint, FileRef, Manifest, Position};
@@ -248,6 +248,12 @@ fn only_the_same_pipeline_and_engine_go_on() {
     let refused = Lineage::claim(&store, &task(), &claimant("c")).err();
     assert!(matches!(refused, Some(LineageError::EngineVersion { .. })), "going back needs a release as well");
     Lineage::claim(&store, &task(), &newer).unwrap();
+    let back = |rolled_back| {
+        let epoch = Epoch::Given { epoch: 9, rolled_back };
+        run(&store, Claim::start(&task(), &claimant("d"), epoch))
+    };
+    assert!(matches!(back(false), Err(LineageError::EngineVersion { .. })));
+    assert_eq!(back(true).unwrap().epoch(), 9, "but a rollout can be taken back");
 }
 
 #[test]

@@ -133,6 +133,12 @@ impl Merge {
         }
     }
 
+    /// What of an origin's records has been taken in. `None`: nothing was ever heard of it.
+    pub fn coverage_of(&self, origin: Origin) -> Option<Coverage> {
+        let at = self.origins.binary_search_by(|o| o.origin.cmp(&origin)).ok()?;
+        Some(self.origins[at].coverage)
+    }
+
     /// Everything at or below has been released, or is ready to be.
     pub fn watermark(&self) -> Time {
         self.merged

@@ -30,6 +30,7 @@ use crate::{
     feature::{Context, OwnedRow},
     frame::{
         Kind, Origin, OriginState, Progress,
+        coverage::Coverage,
         outbox::{Handle, Outbox},
     },
     join::{Joins, OutcomeCounts},
@@ -179,6 +180,10 @@ impl Profile {
     }
     pub fn state(&self) -> OriginState {
         self.merge.state()
+    }
+    /// Which control records of its partition have been applied.
+    pub fn controls_applied(&self, partition: u32) -> Coverage {
+        self.merge.coverage_of(Origin::control(partition)).unwrap_or_default()
     }
     /// Offset of the last log record that was applied.
     pub fn offset(&self) -> u64 {

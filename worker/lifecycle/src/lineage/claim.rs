@@ -26,8 +26,9 @@ pub struct Claimant {
 pub enum Epoch {
     /// One above what stands there: whoever comes last owns it.
     Next,
-    /// That of an assignment, which must be above what stands there.
-    Given(u64),
+    /// That of an assignment, which must be above what stands there. After a rollout that was taken back, another engine
+    /// version may go on from what was not released: what readers have of it stays.
+    Given { epoch: u64, rolled_back: bool },
 }
 
 /// A claim under way. It gives an owner, whose checkpoint is still to be loaded.
@@ -86,8 +87,8 @@ impl Claim {
         let before = found.as_ref().map_or(0, |(manifest, _)| manifest.epoch);
         let epoch = match self.epoch {
             Epoch::Next => before + 1,
-            Epoch::Given(_) if planted::is(planted::Bug::ClaimKeepsEpoch) => before.max(1),
-            Epoch::Given(epoch) => epoch,
+            Epoch::Given { .. } if planted::is(planted::Bug::ClaimKeepsEpoch) => before.max(1),
+            Epoch::Given { epoch, .. } => epoch,
         };
         let (checkpoints, version) = found.map(|(manifest, version)| (manifest.checkpoints, version)).unzip();
         let manifest = Manifest {
@@ -110,11 +111,15 @@ impl Claim {
             let expected = self.claimant.pipeline.clone();
             return Err(LineageError::OtherPipeline { task, found: found.pipeline.clone(), expected });
         }
-        if matches!(self.epoch, Epoch::Given(epoch) if epoch <= found.epoch && !planted::is(planted::Bug::ClaimBelowEpoch))
-        {
-            return Err(fenced(found));
-        }
+        let rolled_back = match self.epoch {
+            Epoch::Given { epoch, .. } if epoch <= found.epoch && !planted::is(planted::Bug::ClaimBelowEpoch) => {
+                return Err(fenced(found));
+            }
+            Epoch::Given { rolled_back, .. } => rolled_back,
+            Epoch::Next => false,
+        };
         if !found.released
+            && !rolled_back
             && found.engine_version != self.claimant.engine_version
             && !planted::is(planted::Bug::OtherVersionAcquired)
         {

@@ -38,11 +38,25 @@ pub struct Ended {
 
 enum Stage {
     Claiming(Claim),
-    /// A standby's look at the manifest.
-    Looking,
-    Loading(Option<Owner>, Load),
+    /// A standby's look at the manifest; once more, if what it named by then could not be loaded.
+    Looking(Option<CannotLoad>),
+    Loading(For, Load),
     /// Until whoever drives the station has made the task.
     Making(Option<Owner>),
+}
+
+/// For whom a checkpoint is loaded.
+enum For {
+    Owner(Owner),
+    /// By the manifest with this token: somebody else may replace it, and remove files, meanwhile.
+    Standby {
+        write_token: String,
+    },
+}
+
+struct CannotLoad {
+    write_token: String,
+    cause: LineageError,
 }
 
 /// What a standby has that an owner has not.
@@ -90,10 +104,10 @@ impl Station {
                 self.unseat(at);
                 self.obey_one(task, order, claimant, now)
             }
-            (Some(at), Order::Own { epoch, .. }) => {
+            (Some(at), Order::Own { epoch, rolled_back }) => {
                 let seat = &mut self.seats[at];
                 (seat.order, seat.leaving) = (order, Leaving::No);
-                self.take_over(at, claimant, epoch)
+                self.take_over(at, claimant, Epoch::Given { epoch, rolled_back })
             }
             (Some(at), Order::Follow { .. }) => {
                 self.seats[at].order = order;
@@ -107,13 +121,13 @@ impl Station {
                 self.leave_if_clean(at, now)
             }
             (None, _) if self.arrivals.iter().any(|arrival| arrival.task == *task) => Ok(()),
-            (None, Order::Own { epoch, .. }) => {
-                Ok(self.claiming(task.clone(), order, Claim::start(task, claimant, Epoch::Given(epoch)))?)
+            (None, Order::Own { epoch, rolled_back }) => {
+                let claim = Claim::start(task, claimant, Epoch::Given { epoch, rolled_back });
+                Ok(self.claiming(task.clone(), order, claim)?)
             }
             (None, Order::Follow { .. }) if task.kind == TaskKind::Ingest => Ok(()),
             (None, Order::Follow { .. }) => {
-                let asked = self.ask(Op::Get { key: keys::manifest(task) });
-                self.arrivals.push(Arrival { task: task.clone(), order, stage: Stage::Looking, asked });
+                self.look_up(task.clone(), order, None);
                 Ok(())
             }
             // Whoever never owned it has nothing to release.
@@ -178,28 +192,61 @@ impl Station {
             }
             Next::Done(Ok(owner)) => {
                 let load = owner.load();
-                self.loading(task, order, Some(owner), load)?;
+                self.loading(task, order, For::Owner(owner), load)?;
             }
             Next::Done(Err(cause)) => return Err(Failed { task: task.to_string(), cause }),
         }
         Ok(())
     }
 
-    fn loading(&mut self, task: TaskId, order: Order, owner: Option<Owner>, next: Next<Load>) -> Result<(), Failed> {
-        match next {
-            Next::Ask(load, op) => {
-                let asked = self.ask(op);
-                self.arrivals.push(Arrival { task, order, stage: Stage::Loading(owner, load), asked });
+    fn look_up(&mut self, task: TaskId, order: Order, failed: Option<CannotLoad>) {
+        let asked = self.ask(Op::Get { key: keys::manifest(&task) });
+        self.arrivals.push(Arrival { task, order, stage: Stage::Looking(failed), asked });
+    }
+
+    fn looked_up(
+        &mut self,
+        task: TaskId,
+        order: Order,
+        failed: Option<CannotLoad>,
+        answer: Answer,
+    ) -> Result<(), Failed> {
+        let found = answer.object().map_err(LineageError::from).and_then(|found| manifest_of(&task, found));
+        let found = found.map_err(|cause| Failed { task: task.to_string(), cause })?;
+        let (checkpoints, write_token) =
+            found.map(|(manifest, _)| (manifest.checkpoints, manifest.write_token)).unwrap_or_default();
+        match failed {
+            Some(failed) if failed.write_token == write_token => {
+                Err(Failed { task: task.to_string(), cause: failed.cause })
             }
-            Next::Done(Ok(restored)) => {
-                let owner = owner.map(|mut owner| {
-                    owner.go_on_from(restored.as_ref().map(|restored| &restored.checkpoint));
-                    owner
-                });
+            _ => {
+                let load = Load::start(&task, checkpoints);
+                self.loading(task, order, For::Standby { write_token }, load)
+            }
+        }
+    }
+
+    fn loading(&mut self, task: TaskId, order: Order, whose: For, next: Next<Load>) -> Result<(), Failed> {
+        match (next, whose) {
+            (Next::Ask(load, op), whose) => {
+                let asked = self.ask(op);
+                self.arrivals.push(Arrival { task, order, stage: Stage::Loading(whose, load), asked });
+            }
+            (Next::Done(Ok(restored)), whose) => {
+                let owner = match whose {
+                    For::Owner(mut owner) => {
+                        owner.go_on_from(restored.as_ref().map(|restored| &restored.checkpoint));
+                        Some(owner)
+                    }
+                    For::Standby { .. } => None,
+                };
                 self.commands.push_back(Command::Make { task: task.clone(), restored });
                 self.arrivals.push(Arrival { task, order, stage: Stage::Making(owner), asked: 0 });
             }
-            Next::Done(Err(cause)) => return Err(Failed { task: task.to_string(), cause }),
+            (Next::Done(Err(cause @ LineageError::AllDamaged { .. })), For::Standby { write_token }) => {
+                self.look_up(task, order, Some(CannotLoad { write_token, cause }));
+            }
+            (Next::Done(Err(cause)), _) => return Err(Failed { task: task.to_string(), cause }),
         }
         Ok(())
     }
@@ -209,17 +256,8 @@ impl Station {
         let Arrival { task, order, stage, .. } = self.arrivals.remove(at);
         let arrived = match stage {
             Stage::Claiming(claim) => self.claiming(task.clone(), order, claim.answered(answer)),
-            Stage::Loading(owner, load) => self.loading(task.clone(), order, owner, load.answered(answer)),
-            Stage::Looking => {
-                let found = answer.object().map_err(LineageError::from).and_then(|found| manifest_of(&task, found));
-                match found {
-                    Ok(found) => {
-                        let checkpoints = found.map(|(manifest, _)| manifest.checkpoints).unwrap_or_default();
-                        self.loading(task.clone(), order, None, Load::start(&task, checkpoints))
-                    }
-                    Err(cause) => Err(Failed { task: task.to_string(), cause }),
-                }
-            }
+            Stage::Loading(whose, load) => self.loading(task.clone(), order, whose, load.answered(answer)),
+            Stage::Looking(failed) => self.looked_up(task.clone(), order, failed, answer),
             Stage::Making(_) => Ok(()),
         };
         arrived.map_err(|failed| {
@@ -292,11 +330,11 @@ impl Station {
         found.map(|_| ()).map_err(|cause| Failed { task: id.to_string(), cause }.into())
     }
 
-    fn take_over(&mut self, at: usize, claimant: &Claimant, epoch: u64) -> Result<(), HostError> {
+    fn take_over(&mut self, at: usize, claimant: &Claimant, epoch: Epoch) -> Result<(), HostError> {
         let seat = &mut self.seats[at];
         match mem::replace(&mut seat.custody, Custody::Gone) {
             Custody::StandingBy { shadow, .. } => {
-                let claim = Claim::start(&seat.id, claimant, Epoch::Given(epoch));
+                let claim = Claim::start(&seat.id, claimant, epoch);
                 self.taking_over(at, shadow, claim)
             }
             other => {

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use millrace_engine::ingest::partition_of;
 use millrace_lifecycle::{
     keys::TaskId,
     placement::{Order, Role},
 };
 
+use tokio::sync::oneshot;
+
 use super::*;
-use crate::host::make::{ingest_task, model_task, profile_task};
+use crate::host::{
+    desk::Request,
+    make::{ingest_task, model_task, profile_task},
+};
 
 type Orders = BTreeMap<TaskId, Order>;
 
@@ -128,4 +134,24 @@ fn a_task_that_nobody_knows_is_reported_and_not_claimed() {
     assert!(is(&host, &gone, |role| matches!(role, Role::Failed { why } if why.contains("no task model/gone"))));
     host.stop().unwrap();
     assert!(world.store.objects().is_empty());
+}
+
+#[test]
+fn an_erasure_is_acknowledged_once_its_owner_has_read_it() {
+    let mut world = World::new(PIPELINE);
+    world.post(&records(), RECEIVED);
+    let host = world.host("a", None);
+    host.fleet().obey(&own(&all(), 1)).unwrap();
+    wait(&host, |host| read(host) > 900);
+    let user = world.pipeline.keys.user_of("u3");
+    let partition = partition_of(user, 2);
+    let asked = host.asked();
+    let mailbox = &asked.mailboxes[asked.owners.of(partition).unwrap()];
+    let (reply, erased) = oneshot::channel();
+    mailbox.ask(Request::Erase { user, time: RECEIVED, reply }).unwrap();
+    erased.blocking_recv().unwrap();
+    let (reply, found) = oneshot::channel();
+    mailbox.ask(Request::Profile { user, reply }).unwrap();
+    assert!(found.blocking_recv().unwrap().is_none());
+    host.stop().unwrap();
 }
