@@ -3,7 +3,10 @@
 
 mod common;
 
+use std::{fs, io::Write, path::Path};
+
 use common::{
+    Run, count,
     http::Client,
     shop::{Shop, consent, now_ms, request, value},
 };
@@ -122,4 +125,99 @@ fn what_state_cannot_follow_is_refused_and_nothing_is_touched() {
     shop.change(|yaml| yaml.replace("smoothing: 30", "smoothing: 20"));
     shop.start();
     assert_eq!(generation_of(&mut shop), 1);
+}
+
+const MAPPED: &str = r#"
+apiVersion: millrace.dev/v1alpha1
+kind: PersonalizationPipeline
+metadata: {name: mapped}
+spec:
+  partitions: 4
+  checkpoints: {interval: 100ms}
+  privacy:
+    pseudonymKeys: {file: keys.txt, active: k}
+    user: {field: user}
+    consent: {assumed: "a test"}
+  sources:
+  - name: clicks
+    file: {path: events.jsonl}
+    format: Json
+    eventTime: {field: t, notAfter: "2030-01-01T00:00:00Z"}
+    events:
+    - {name: impression, when: {type: shown}, fields: {items: item}}
+    - {name: click, when: {type: click}, fields: {items: item}}
+  features:
+    clicks: {count: click}
+  outcomes:
+    click: {event: click, join: item, within: 1m}
+  models:
+  - {name: ctr, outcome: click, features: [item, clicks]}
+"#;
+
+/// Other users, bots are no users, and what is a click is told by another field.
+fn remapped() -> String {
+    let yaml = MAPPED.replace("user: {field: user}", "user: {field: visitor}");
+    let yaml = yaml.replace("    events:\n", "    drop: [{bot: true}]\n    events:\n");
+    yaml.replace("when: {type: click}", "when: {kind: click}")
+}
+
+fn mapped_line(n: u64) -> String {
+    let (user, visitor, item, bot, t) = (n % 97, n % 89, n % 7, n.is_multiple_of(10), 1_000_000 + n * 100);
+    let kind = if n.is_multiple_of(3) { "click" } else { "shown" };
+    format!(
+        r#"{{"type":"{kind}","kind":"{kind}","user":"u{user}","visitor":"v{visitor}","bot":{bot},"item":"i{item}","t":{t}}}"#
+    )
+}
+
+fn append_mapped(folder: &Path, lines: std::ops::Range<u64>) {
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(folder.join("events.jsonl")).unwrap();
+    let text: String = lines.map(|n| mapped_line(n) + "\n").collect();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+/// The newest generation that every checkpoint of the file's task knows the beginning of.
+fn switched_to(run: &Run) -> u64 {
+    let tasks = run.other(&["checkpoints", "list"]).summary();
+    let task = tasks["tasks"].as_array().unwrap().iter().find(|task| task["task"] == "ingest/clicks-0");
+    let checkpoints = task.and_then(|task| task["checkpoints"].as_array()).cloned().unwrap_or_default();
+    checkpoints.iter().filter_map(|checkpoint| checkpoint["generation"].as_u64()).min().unwrap_or(0)
+}
+
+#[test]
+fn a_mapping_changes_in_the_middle_of_a_source_and_each_record_counts_once() {
+    const FIRST: u64 = 30_000;
+    const MORE: u64 = 6_000;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("keys.txt"), "k: 000102030405060708090a0b0c0d0e0f\n").unwrap();
+    let pipeline = folder.path().join("pipeline.yaml");
+    fs::write(&pipeline, MAPPED).unwrap();
+    append_mapped(folder.path(), 0..FIRST);
+    let run = Run::new(&pipeline, &folder.path().join("data"));
+    let slow = run.clone().with(&["--max-rate", "10000"]);
+    let mut running = slow.start();
+    running.until("checkpoints are written", || {
+        // The folder may not be there yet.
+        let listed = run.other(&["checkpoints", "list"]);
+        listed.status.success() && switched_to(&run) == 1
+    });
+    running.kill();
+
+    fs::write(&pipeline, remapped()).unwrap();
+    let mut running = slow.start();
+    running.until("the switch is saved", || switched_to(&run) == 2);
+    running.kill();
+    append_mapped(folder.path(), FIRST..FIRST + MORE);
+    slow.start().kill();
+    let summary = run.summary();
+    let all = FIRST + MORE;
+    let bots = (FIRST..all).filter(|n| n.is_multiple_of(10)).count() as u64;
+    assert_eq!((count(&summary, "read"), count(&summary, "accepted")), (all, all - bots), "{summary}");
+
+    // Back again: after an end in good order that counts at once.
+    fs::write(&pipeline, MAPPED).unwrap();
+    append_mapped(folder.path(), all..all + MORE);
+    let summary = run.summary();
+    assert_eq!((count(&summary, "read"), count(&summary, "accepted")), (all + MORE, all + MORE - bots), "{summary}");
+    let replay = run.other(&["replay"]).summary();
+    assert_eq!(replay["equal"], true, "{replay}");
 }

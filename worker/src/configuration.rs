@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use millrace_crds::spec::PipelineSpec;
 use millrace_engine::{
     example::Schema,
     join::OutcomePlan,
@@ -15,8 +16,18 @@ use crate::pipeline::Pipeline;
 pub struct Configuration {
     /// Canonical text of the last one.
     pub spec: String,
+    /// Of the others.
+    earlier: Vec<String>,
     /// By generation; none is missing.
     plans: Vec<Arc<Plan>>,
+}
+
+/// How a source is read under a generation.
+pub struct SourceOf {
+    pub plan: Arc<Plan>,
+    pub spec: PipelineSpec,
+    /// Its place among the spec's sources.
+    pub source: usize,
 }
 
 impl Configuration {
@@ -29,16 +40,31 @@ impl Configuration {
             |(n, spec): (usize, &&str)| Plan::of_configuration(FIRST_GENERATION + n as u32, spec).map(Arc::new);
         let mut plans = earlier.iter().enumerate().map(compile).collect::<Result<Vec<_>, _>>()?;
         plans.push(last.clone());
-        Ok(Self { spec: spec.to_owned(), plans })
+        Ok(Self { spec: spec.to_owned(), earlier: earlier.iter().map(|&spec| spec.to_owned()).collect(), plans })
     }
 
     /// Of a pipeline that has no state yet.
     pub fn first_of(pipeline: &Pipeline) -> Self {
-        Self { spec: pipeline.validated.result_digest_text().to_owned(), plans: vec![pipeline.plan.clone()] }
+        let spec = pipeline.validated.result_digest_text().to_owned();
+        Self { spec, earlier: Vec::new(), plans: vec![pipeline.plan.clone()] }
     }
 
     pub fn generation(&self) -> u32 {
         FIRST_GENERATION + self.plans.len() as u32 - 1
+    }
+
+    /// A source as a generation knows it; `None` if that does not have it.
+    ///
+    /// # Errors
+    /// The generation is not known here, or this engine cannot read it.
+    pub fn source(&self, generation: u32, name: &str) -> Result<Option<SourceOf>, ConfigureError> {
+        let failed = |cause: String| ConfigureError { generation, cause };
+        let n = generation.checked_sub(FIRST_GENERATION).map_or(usize::MAX, |n| n as usize);
+        let Some(plan) = self.plans.get(n) else { return Err(failed("it is not known here yet".to_owned())) };
+        let text = self.earlier.get(n).unwrap_or(&self.spec);
+        let spec = millrace_crds::spec_of_result_digest_text(text).map_err(|error| failed(error.to_string()))?;
+        let source = spec.sources.iter().position(|source| source.name == name);
+        Ok(source.map(|source| SourceOf { plan: plan.clone(), spec, source }))
     }
 
     /// What logs and checkpoints that name no configuration are of.

@@ -107,9 +107,12 @@ pub enum DataError {
 }
 
 /// Of a spec: what may change while state goes on.
-const MAY_CHANGE: [&str; 6] = ["features", "outcomes", "models", "policies", "placements", "experiments"];
-const GOES_ON: &str = "features, models, policies, placements and experiments may change on living state, outcomes may \
-    come and go; a name, once used, keeps its outcome";
+const MAY_CHANGE: [&str; 7] =
+    ["features", "outcomes", "models", "policies", "placements", "experiments", "privacy.user"];
+/// Of a source: which of its records are what events, and where an event's fields are.
+const MAY_CHANGE_OF_SOURCES: [&str; 5] = ["events", "drop", "platform", "session", "version"];
+const GOES_ON: &str = "features, models, policies, placements and experiments may change on living state, and how a source's \
+    records are mapped to the same events; outcomes may come and go; a name, once used, keeps its outcome";
 
 /// Everything of one data folder.
 pub struct Data {
@@ -172,15 +175,20 @@ fn configuration_of(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result
         .map_err(|cause| DataError::Generation { folder: folder.to_owned(), cause })
 }
 
+/// May this path of a spec change while state goes on?
+fn may_change(path: &str) -> bool {
+    let part = path.strip_prefix("spec.").unwrap_or_default();
+    let is_in = |part: &str, names: &[&str]| {
+        let is_it = |name| part.strip_prefix(name).is_some_and(|rest: &str| !rest.starts_with(char::is_alphanumeric));
+        names.iter().any(|name| is_it(*name))
+    };
+    let of_source = part.strip_prefix("sources[").and_then(|rest| rest.split_once("].")).map(|(_, part)| part);
+    is_in(part, &MAY_CHANGE) || of_source.is_some_and(|part| is_in(part, &MAY_CHANGE_OF_SOURCES))
+}
+
 /// May the folder's state go on under this pipeline?
 fn check_change(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<(), DataError> {
     let mut changes = pipeline.validated.changes(&dir.identity().spec);
-    let may_change = |path: &String| {
-        let part = path.strip_prefix("spec.").unwrap_or_default();
-        MAY_CHANGE
-            .iter()
-            .any(|name| part.strip_prefix(name).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric)))
-    };
     changes.retain(|path| !may_change(path));
     let known = configuration_of(folder, dir, pipeline)?;
     if known.first().names != pipeline.plan.names {
@@ -292,7 +300,8 @@ impl Data {
         let before = self.registry()?;
         let mut registry = before.clone();
         let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
-        let found = sources.map(|(source, location)| registry.resolve(&source.name, location));
+        let found =
+            sources.map(|(source, location)| registry.resolve(&source.name, location, self.configuration.generation()));
         let found = found.collect::<Result<Vec<_>, _>>()?;
         if registry != before {
             write_json(&self.folder, SOURCES, &registry)?;

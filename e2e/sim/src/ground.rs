@@ -86,7 +86,7 @@ impl Ground {
         let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
         let mut registry = Registry::default();
         let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
-        let partitions = sources.map(|(s, at)| registry.resolve(&s.name, at)).collect::<Result<_, _>>()?;
+        let partitions = sources.map(|(s, at)| registry.resolve(&s.name, at, 1)).collect::<Result<_, _>>()?;
         let configuration = Configuration::first_of(&pipeline);
         Ok(Self { pipeline, configuration, partitions })
     }

@@ -4,6 +4,8 @@
 //! sources, repeats it exactly: lateness is judged against the highest event time *before* an event in its
 //! partition, and what comes from the future moves no watermark.
 
+pub mod generations;
+
 use std::{collections::VecDeque, ops::Range};
 
 use crate::{
@@ -167,6 +169,12 @@ impl Ingest {
             state: OriginState::Active,
             emitted: Seq::end_of(position.offset),
         }
+    }
+
+    /// The next records are read by another generation of the pipeline. Only when nothing is held.
+    pub fn configure(&mut self, plan: IngestPlan, decoder: Decoder) {
+        debug_assert!(self.held.is_empty());
+        (self.plan, self.decoder) = (plan, decoder);
     }
 
     pub fn position(&self) -> &Position {

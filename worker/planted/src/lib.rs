@@ -91,6 +91,12 @@ bugs! {
     /// A source is idle at its end at once.
     IdleAtOnce,
 
+    // Generations of the pipeline.
+    /// A source goes over to a changed pipeline where its checkpoint is, below what a dead owner has told.
+    SwitchBelowDeadOwners,
+    /// Records are read under a changed pipeline before checkpoints say from where on.
+    SwitchUsedBeforeSaved,
+
     // Event time.
     /// A restarted ingest task has forgotten the highest event time.
     HighestForgotten,

@@ -1,7 +1,11 @@
 //! Why a host stops, in words for the person who has to do something about it.
 
 use millrace_engine::{
-    checkpoint::CheckpointError, codec::Corrupt, model::ModelError, order::OrderError, plan::PlanError,
+    checkpoint::CheckpointError,
+    codec::Corrupt,
+    model::ModelError,
+    order::OrderError,
+    plan::{ConfigureError, PlanError},
 };
 
 use crate::{log, source, store};
@@ -10,6 +14,8 @@ use crate::{log, source, store};
 pub enum HostError {
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
     #[error(transparent)]
     File(#[from] source::lines::FileError),
     #[error("source `{source_name}`, {file}: {cause}")]
@@ -42,7 +48,7 @@ impl HostError {
     pub fn is_of_one_task(&self) -> bool {
         match self {
             Self::Lineage { .. } | Self::Restore { .. } | Self::ForeignLog { .. } | Self::NoTask { .. } => true,
-            Self::Plan(_) | Self::File(_) | Self::Header { .. } => true,
+            Self::Plan(_) | Self::Configure(_) | Self::File(_) | Self::Header { .. } => true,
             Self::Apply { .. } | Self::Read(_) | Self::Append(_) | Self::HeldBack { .. } | Self::Thread(_) => false,
         }
     }

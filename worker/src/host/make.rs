@@ -1,6 +1,6 @@
 //! Making tasks from their state, whoever owns them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use millrace_engine::{
     event::Seq,
@@ -17,13 +17,13 @@ use millrace_engine::{
 
 use super::{
     HostError,
-    ingest::{IngestTask, Place, ReadPlan, Saved, Shared},
+    ingest::{IngestTask, Place, ReadPlan, Reading, Saved, Shared},
     logs,
     station::Made,
     task::{Follow, Task},
 };
 use crate::{
-    configuration::Configuration,
+    configuration::{Configuration, SourceOf},
     log::{Log, LogPartition},
     pipeline::Pipeline,
     source::partitions::{Location, Partition},
@@ -105,12 +105,15 @@ impl Maker<'_> {
                 (Place::Topic(self.log.clone(), topic.clone()), Some(topic))
             }
         };
-        let at = restored.map(|r| Saved::restore(r.deltas.last().unwrap_or(&r.base))).transpose();
-        let at = at.map_err(|cause| HostError::Restore { task: name.clone(), cause })?;
-        let max_skew = self.pipeline.validated.max_skew();
-        let (mut plan, decoder) =
-            self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
-        plan.table = plan.table.map(|_| TablePlan { snapshot_bytes: partition.snapshot_bytes });
+        let restore = |r: &Restored| {
+            Saved::restore(r.deltas.last().unwrap_or(&r.base), r.checkpoint.position.generation)
+                .map_err(|cause| HostError::Restore { task: name.clone(), cause })
+        };
+        let at = restored.map_or_else(|| Ok(Saved::beginning(partition.since)), restore)?;
+        let mut readings = self.readings(&spec.name, partition, at.generation(&place))?;
+        let Some(first) = readings.pop_front() else {
+            return Err(HostError::NoTask { task: name });
+        };
         let origin = Origin::of_source(source, partition.number);
         let read_plan = ReadPlan {
             number,
@@ -121,8 +124,8 @@ impl Maker<'_> {
             read_order: self.read_order,
             idle_after: Duration::from_micros(spec.idle_after.map_or(30_000_000, |s| s.as_micros()) as u64),
         };
-        let position = at.map_or(0, |at| at.position.offset);
-        let ingest = IngestTask::open(read_plan, plan, decoder, at, self.shared.clone())?;
+        let position = at.position.offset;
+        let ingest = IngestTask::open(read_plan, first, readings, at, self.shared.clone())?;
         let events = (0..self.pipeline.plan.partitions).map(logs::events);
         Ok(Made {
             id: id.clone(),
@@ -131,8 +134,23 @@ impl Maker<'_> {
             from: Seq::end_of(position),
             outputs: events.chain([logs::dead_letters()]).collect(),
             reads,
-            saved_position: at.map(|_| position + 1),
+            saved_position: restored.map(|_| position + 1),
         })
+    }
+
+    /// How a partition of a source is read, from a generation on.
+    fn readings(&self, source_name: &str, partition: &Partition, from: u32) -> Result<VecDeque<Reading>, HostError> {
+        let max_skew = self.pipeline.validated.max_skew();
+        let mut readings = VecDeque::new();
+        for generation in from..=self.configuration.generation().max(from) {
+            let Some(SourceOf { plan, spec, source }) = self.configuration.source(generation, source_name)? else {
+                continue;
+            };
+            let (mut plan, decoder) = plan.ingest(&spec, source, max_skew, &self.pipeline.keys)?;
+            plan.table = plan.table.map(|_| TablePlan { snapshot_bytes: partition.snapshot_bytes });
+            readings.push_back(Reading { generation, plan, decoder });
+        }
+        Ok(readings)
     }
 
     fn profile(&self, id: &TaskId, partition: u32, restored: Option<&Restored>) -> Result<Made, HostError> {

@@ -121,13 +121,18 @@ impl Task {
         }
     }
 
-    /// Of the pipeline as the task knows it by now.
-    pub fn generation(&self) -> Option<u32> {
+    /// Of the pipeline as the task knows it by now; of ingest, the newest one that it knows the beginning of.
+    pub fn generation(&self) -> u32 {
         match self {
-            Task::Ingest(..) => None,
-            Task::Profile(profile, ..) => Some(profile.generation()),
-            Task::Model(model, ..) => Some(model.generation()),
+            Task::Ingest(ingest, _) => ingest.generation(),
+            Task::Profile(profile, ..) => profile.generation(),
+            Task::Model(model, ..) => model.generation(),
         }
+    }
+
+    /// It waits for its next checkpoint.
+    pub fn wants_checkpoint(&self) -> bool {
+        matches!(self, Task::Ingest(ingest, _) if ingest.wants_checkpoint())
     }
 
     /// Reads or applies about `budget` records or timers. `now` never falls.

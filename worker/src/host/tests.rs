@@ -54,6 +54,8 @@ spec:
 pub struct World {
     folder: tempfile::TempDir,
     pub pipeline: Arc<Pipeline>,
+    /// Canonical specs of before.
+    earlier: Vec<String>,
     pub log: Arc<dyn Log>,
     pub store: Arc<MemoryStore>,
     registry: Registry,
@@ -76,7 +78,22 @@ impl World {
         fs::write(folder.path().join("keys.txt"), format!("demo: {}", "a".repeat(32))).unwrap();
         let pipeline = Arc::new(Pipeline::load(&file, &BTreeMap::new()).unwrap());
         let (log, store) = (Arc::new(MemoryLog::default()), Arc::new(MemoryStore::default()));
-        Self { folder, pipeline, log, store, registry: Registry::default() }
+        Self { folder, pipeline, earlier: Vec::new(), log, store, registry: Registry::default() }
+    }
+
+    /// From the next start on the pipeline is another one.
+    fn change(&mut self, yaml: &str) {
+        let file = self.folder.path().join("pipeline.yaml");
+        fs::write(&file, yaml).unwrap();
+        let changed = Arc::new(Pipeline::load(&file, &BTreeMap::new()).unwrap());
+        let before = std::mem::replace(&mut self.pipeline, changed);
+        self.earlier.push(before.validated.result_digest_text().to_owned());
+    }
+
+    fn configuration(&self) -> Configuration {
+        let earlier: Vec<&str> = self.earlier.iter().map(String::as_str).collect();
+        let last = self.pipeline.validated.result_digest_text();
+        Configuration::new(last, &earlier, &self.pipeline.plan).unwrap()
     }
 
     pub fn post(&self, records: &[String], received: Time) {
@@ -96,21 +113,21 @@ impl World {
 
     pub fn partitions(&mut self) -> Vec<Vec<Partition>> {
         let sources = self.pipeline.spec().sources.iter().zip(&self.pipeline.locations);
-        sources.map(|(s, at)| self.registry.resolve(&s.name, at).unwrap()).collect()
+        let generation = self.earlier.len() as u32 + 1;
+        sources.map(|(s, at)| self.registry.resolve(&s.name, at, generation).unwrap()).collect()
     }
 
     /// Begins to read everything to its end, in an order that depends on `seed`.
     fn start(&mut self, seed: u64, max_rate: Option<f64>) -> Host {
         let read_order = Some(seed);
         let config = HostConfig { threads: 2, frame_bytes: 512, max_rate, until_end: true, read_order };
-        let claimant = Claimant { pipeline: "t".into(), owner: "o".into(), engine_version: 1 };
-        Host::start(self.work(claimant), Tasks::All, &config).unwrap()
+        Host::start(self.work(claimant()), Tasks::All, &config).unwrap()
     }
 
     pub fn work(&mut self, claimant: Claimant) -> Work {
         Work {
             pipeline: self.pipeline.clone(),
-            configuration: Configuration::first_of(&self.pipeline),
+            configuration: self.configuration(),
             partitions: self.partitions(),
             log: self.log.clone(),
             store: self.store.clone(),
@@ -143,6 +160,10 @@ impl World {
         }
         left
     }
+}
+
+fn claimant() -> Claimant {
+    Claimant { pipeline: "t".into(), owner: "o".into(), engine_version: 1 }
 }
 
 fn wait(host: &Host, until: impl Fn(&Host) -> bool) {
@@ -201,4 +222,5 @@ fn a_topic_is_read_on_where_it_was_left() {
 }
 
 mod fleet;
+mod generations;
 mod tables;

@@ -91,6 +91,12 @@ pub fn fingerprint(path: &Path, byte: u64) -> Result<Fingerprint, FileError> {
     Ok(Fingerprint { bytes: filled as u64, hash: xxhash_rust::xxh3::xxh3_64(&start[..filled]) })
 }
 
+/// In bytes, as it is now.
+pub fn length(path: &Path) -> Result<u64, FileError> {
+    let found = std::fs::metadata(path).map_err(|cause| FileError::Io { path: path.to_owned(), cause })?;
+    Ok(found.len())
+}
+
 impl Lines {
     /// Opens a file at a byte of its (decompressed) content.
     ///
@@ -132,6 +138,9 @@ impl Lines {
     /// Where the next line begins.
     pub fn byte(&self) -> u64 {
         self.byte
+    }
+    pub fn is_compressed(&self) -> bool {
+        self.compressed
     }
     /// From now on the file is taken to grow.
     pub fn follow(&mut self) {

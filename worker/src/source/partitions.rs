@@ -6,10 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use millrace_engine::plan::FIRST_GENERATION;
 use serde::{Deserialize, Serialize};
 
-/// Version 1 had no lengths.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version 1 had no lengths, version 2 no generations.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Names of a source's files, by partition number. Kept in the data folder as `sources.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,18 +30,29 @@ pub struct RegisteredFile {
     /// Its length when it was found. Unknown of compressed files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// The pipeline's generation when it was found.
+    #[serde(default = "first_generation", skip_serializing_if = "is_first_generation")]
+    pub since: u32,
+}
+
+fn first_generation() -> u32 {
+    FIRST_GENERATION
+}
+fn is_first_generation(since: &u32) -> bool {
+    *since == FIRST_GENERATION
 }
 
 impl RegisteredFile {
-    fn new(name: &str, path: &Path, initial: bool) -> Self {
+    fn new(name: &str, path: &Path, initial: bool, since: u32) -> Self {
         let is_plain = path.extension().is_none_or(|extension| extension != "gz");
         let bytes = fs::metadata(path).ok().filter(|_| is_plain).map(|metadata| metadata.len());
-        Self { name: name.to_owned(), initial, bytes }
+        Self { name: name.to_owned(), initial, bytes, since }
     }
 
     fn partition(&self, number: usize, path: PathBuf) -> Partition {
         let snapshot_bytes = if self.initial { self.bytes.unwrap_or(u64::MAX) } else { 0 };
-        Partition { number: number as u32, location: Location::File(path), initial: self.initial, snapshot_bytes }
+        let (number, location) = (number as u32, Location::File(path));
+        Partition { number, location, initial: self.initial, snapshot_bytes, since: self.since }
     }
 }
 
@@ -68,6 +80,8 @@ pub struct Partition {
     pub initial: bool,
     /// What begins before this byte of its content was there at the first start.
     pub snapshot_bytes: u64,
+    /// The pipeline's generation when it was first known. Nobody has read it under an earlier one.
+    pub since: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -145,15 +159,26 @@ impl Registry {
         self.sources.get(source_name).into_iter().flatten().enumerate().map(partition).collect()
     }
 
-    /// The partitions of a source. Its new files are registered; a registered one that is gone is an error.
-    pub fn resolve(&mut self, source_name: &str, location: &Location) -> Result<Vec<Partition>, PartitionsError> {
+    /// The partitions of a source. Its new files are registered, as of this generation of the pipeline; a registered one that
+    /// is gone is an error.
+    pub fn resolve(
+        &mut self,
+        source_name: &str,
+        location: &Location,
+        generation: u32,
+    ) -> Result<Vec<Partition>, PartitionsError> {
         match location {
-            Location::File(path) => self.resolve_files(source_name, path),
+            Location::File(path) => self.resolve_files(source_name, path, generation),
             Location::Topic { partitions } => Ok(of_topic(*partitions)),
         }
     }
 
-    fn resolve_files(&mut self, source_name: &str, location: &Path) -> Result<Vec<Partition>, PartitionsError> {
+    fn resolve_files(
+        &mut self,
+        source_name: &str,
+        location: &Path,
+        generation: u32,
+    ) -> Result<Vec<Partition>, PartitionsError> {
         if self.format_version > FORMAT_VERSION {
             return Err(PartitionsError::Version { found: self.format_version });
         }
@@ -163,7 +188,7 @@ impl Registry {
         let known = self.sources.entry(source_name.to_owned()).or_default();
         for (name, path) in &found {
             if !known.iter().any(|k| k.name == *name) {
-                known.push(RegisteredFile::new(name, path, first_time));
+                known.push(RegisteredFile::new(name, path, first_time, generation));
                 self.format_version = FORMAT_VERSION;
             }
         }
@@ -182,7 +207,8 @@ impl Registry {
 /// A topic has its partitions from the beginning.
 fn of_topic(partitions: u32) -> Vec<Partition> {
     let location = Location::Topic { partitions };
-    let partition = |number| Partition { number, location: location.clone(), initial: true, snapshot_bytes: 0 };
+    let since = FIRST_GENERATION;
+    let partition = |number| Partition { number, location: location.clone(), initial: true, snapshot_bytes: 0, since };
     (0..partitions).map(partition).collect()
 }
 
@@ -208,7 +234,7 @@ mod tests {
         touch("c.jsonl.gz");
         let mut registry = Registry::default();
         let numbers = |registry: &mut Registry| -> Vec<(u32, String, bool)> {
-            let found = registry.resolve("s", &at(dir.path())).unwrap();
+            let found = registry.resolve("s", &at(dir.path()), 1).unwrap();
             found
                 .into_iter()
                 .map(|p| (p.number, path(&p).file_name().unwrap().to_str().unwrap().into(), p.initial))
@@ -219,7 +245,7 @@ mod tests {
         assert_eq!(numbers(&mut registry)[2], (2, "a.jsonl".into(), false), "a newer file comes last");
         fs::remove_file(dir.path().join("b.jsonl")).unwrap();
         assert!(
-            matches!(registry.resolve("s", &at(dir.path())), Err(PartitionsError::Gone { name, .. }) if name == "b.jsonl")
+            matches!(registry.resolve("s", &at(dir.path()), 1), Err(PartitionsError::Gone { name, .. }) if name == "b.jsonl")
         );
     }
 
@@ -231,7 +257,7 @@ mod tests {
         write("b.jsonl.gz", "compressed");
         let mut registry = Registry::default();
         let snapshots = |registry: &mut Registry| -> Vec<u64> {
-            let found = registry.resolve("s", &at(dir.path())).unwrap();
+            let found = registry.resolve("s", &at(dir.path()), 1).unwrap();
             found.into_iter().map(|partition| partition.snapshot_bytes).collect()
         };
         assert_eq!(snapshots(&mut registry), [4, u64::MAX]);
@@ -253,12 +279,12 @@ mod tests {
             fs::write(dir.path().join(folder).join("all.csv"), "a\n").unwrap();
         }
         let mut registry = Registry::default();
-        registry.resolve("one", &at(dir.path().join("x/all.csv"))).unwrap();
-        assert_eq!(registry.resolve("one", &at(dir.path().join("y/all.csv"))).unwrap()[0].number, 0);
-        let found = registry.resolve("two", &at(dir.path().join("*/all.csv"))).unwrap();
+        registry.resolve("one", &at(dir.path().join("x/all.csv")), 1).unwrap();
+        assert_eq!(registry.resolve("one", &at(dir.path().join("y/all.csv")), 1).unwrap()[0].number, 0);
+        let found = registry.resolve("two", &at(dir.path().join("*/all.csv")), 1).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!(registry.sources["two"][1].name, "y/all.csv");
-        let none = registry.resolve("three", &at(dir.path().join("nothing*")));
+        let none = registry.resolve("three", &at(dir.path().join("nothing*")), 1);
         assert!(none.unwrap_err().to_string().contains("--source three=PATH"));
     }
 }

@@ -38,6 +38,8 @@ pub struct Claim {
     claimant: Claimant,
     epoch: Epoch,
     attempts: u32,
+    /// What is claimed was released, or never owned.
+    is_free: bool,
     stage: Stage,
 }
 
@@ -52,7 +54,7 @@ enum Stage {
 impl Claim {
     pub fn start(task: &TaskId, claimant: &Claimant, epoch: Epoch) -> Next<Self> {
         let (task, claimant) = (task.clone(), claimant.clone());
-        Self { task, claimant, epoch, attempts: 0, stage: Stage::Reading }.read()
+        Self { task, claimant, epoch, attempts: 0, is_free: false, stage: Stage::Reading }.read()
     }
 
     fn read(self) -> Next<Self> {
@@ -64,7 +66,12 @@ impl Claim {
         Next::Done(Err(error.into()))
     }
 
-    fn swap(self, found: Option<(Manifest, Version)>) -> Next<Self> {
+    fn done(&self, manifest: Manifest, version: Version) -> Next<Self> {
+        Next::Done(Ok(Owner { was_free: self.is_free, ..Owner::new(manifest, version) }))
+    }
+
+    fn swap(mut self, found: Option<(Manifest, Version)>) -> Next<Self> {
+        self.is_free = found.as_ref().is_none_or(|(manifest, _)| manifest.released);
         let (manifest, expected) = match self.wanted(found) {
             Ok(wanted) => wanted,
             Err(error) => return Self::fail(error),
@@ -136,9 +143,7 @@ impl Claim {
     /// Whether the claim stands, after a swap that said otherwise or nothing.
     fn checked(self, wanted: Manifest, unknown: Option<StoreError>, found: Option<(Manifest, Version)>) -> Next<Self> {
         match (found, unknown) {
-            (Some((found, version)), _) if found.write_token == wanted.write_token => {
-                Next::Done(Ok(Owner::new(found, version)))
-            }
+            (Some((found, version)), _) if found.write_token == wanted.write_token => self.done(found, version),
             (Some((found, _)), _) if found.epoch >= wanted.epoch => Self::fail(fenced(&found)),
             (_, Some(error)) => Self::fail(error),
             (_, None) if self.attempts + 1 == ATTEMPTS_MAX => {
@@ -161,11 +166,11 @@ impl Procedure for Claim {
                 Err(error) => Self::fail(error),
             },
             Stage::Swapping(manifest) => match answer.outcome() {
-                Outcome::Done(version) => Next::Done(Ok(Owner::new(manifest, version))),
+                Outcome::Done(version) => self.done(manifest, version),
                 Outcome::Failed(error) => Self::fail(error),
                 Outcome::Conflict => self.check(manifest, None),
                 Outcome::Unknown(_) if planted::is(planted::Bug::UnknownClaimBelieved) => {
-                    Next::Done(Ok(Owner::new(manifest, Version(String::new()))))
+                    self.done(manifest, Version(String::new()))
                 }
                 Outcome::Unknown(error) => self.check(manifest, Some(error)),
             },

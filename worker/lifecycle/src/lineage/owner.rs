@@ -26,6 +26,8 @@ pub struct Owner {
     pub(super) unusable: Vec<Checkpoint>,
     /// Offset of the newest checkpoint that was found to be older than `retain`.
     pub(super) expired_offset: u64,
+    /// Nobody owned the task when it was claimed: it had been released, or never owned.
+    pub(super) was_free: bool,
 }
 
 impl Owner {
@@ -38,6 +40,7 @@ impl Owner {
             in_doubt: false,
             unusable: Vec::new(),
             expired_offset: 0,
+            was_free: false,
         }
     }
 
@@ -61,6 +64,16 @@ impl Owner {
     /// The newest checkpoint.
     pub fn newest(&self) -> Option<&Checkpoint> {
         self.manifest.checkpoints.first()
+    }
+
+    /// Has whoever owned the task before told nothing that the newest checkpoint does not know of?
+    pub fn was_quiet(&self) -> bool {
+        self.was_free && self.unusable.is_empty()
+    }
+
+    /// The oldest generation of the checkpoints that are kept.
+    pub fn oldest_generation(&self) -> Option<u32> {
+        self.manifest.checkpoints.iter().map(|checkpoint| checkpoint.position.generation).min()
     }
 
     /// Whether the next save should be a base: there is none, or its deltas are many, or longer than itself.

@@ -11,7 +11,7 @@ use millrace_engine::{
 
 use crate::{
     host::HostError,
-    source::lines::{Fingerprint, Lines, Next, fingerprint},
+    source::lines::{Fingerprint, Lines, Next, fingerprint, length},
 };
 
 /// Which file it was, as a checkpoint holds it.
@@ -48,29 +48,33 @@ pub struct FileReader {
 const FINGERPRINT_BYTES: u64 = 4096;
 
 impl FileReader {
-    /// Opens a file at a byte of its content. A header, if the decoder wants one, is read anew each time.
+    /// Opens a file at a byte of its content. A header, if the decoders want one, is read anew each time.
     ///
     /// # Errors
-    /// It cannot be read, is not the file that `known` was taken of, or has no header that will do.
-    pub fn open(
+    /// It cannot be read, is not the file that `known` was taken of, or has no header that will do for all.
+    pub fn open<'d>(
         source_name: &str,
         path: PathBuf,
         byte: u64,
         known: Option<KnownFile>,
-        decoder: &mut Decoder,
+        decoders: impl Iterator<Item = &'d mut Decoder>,
     ) -> Result<Self, HostError> {
         let mut lines = Lines::open(&path, 0, known.map(|known| known.fingerprint))?;
-        if decoder.wants_header() {
-            let cause = match lines.advance() {
-                Next::Record(header) => decoder.header(lines.record(header)).err().map(|e| e.to_string()),
-                Next::End => Some("there is no header line".into()),
-                Next::TooLong(_) => Some("its header line is too long".into()),
-                Next::Broken(cause) => Some(cause),
+        let mut decoders = decoders.filter(|decoder| decoder.wants_header()).peekable();
+        if decoders.peek().is_some() {
+            let read = match lines.advance() {
+                Next::Record(header) => {
+                    let header = lines.record(header);
+                    decoders.try_for_each(|decoder| decoder.header(header).map_err(|error| error.to_string()))
+                }
+                Next::End => Err("there is no header line".into()),
+                Next::TooLong(_) => Err("its header line is too long".into()),
+                Next::Broken(cause) => Err(cause),
             };
-            if let Some(cause) = cause {
+            read.map_err(|cause| {
                 let file = path.display().to_string();
-                return Err(HostError::Header { source_name: source_name.to_owned(), file, cause });
-            }
+                HostError::Header { source_name: source_name.to_owned(), file, cause }
+            })?;
         }
         if byte > lines.byte() {
             lines = Lines::open(&path, byte, None)?;
@@ -81,6 +85,11 @@ impl FileReader {
     /// From now on the file is taken to grow.
     pub fn follow(&mut self) {
         self.lines.follow();
+    }
+
+    /// Its length. What a compressed file holds is known only once it has been read: it counts as endless.
+    pub fn end(&self) -> Result<u64, HostError> {
+        Ok(if self.lines.is_compressed() { u64::MAX } else { length(&self.path)? })
     }
 
     pub fn is_broken(&self) -> bool {

@@ -4,7 +4,7 @@
 mod file;
 mod topic;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use millrace_engine::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
@@ -14,7 +14,7 @@ use millrace_engine::{
         Origin, OriginState,
         outbox::{Handle, Outbox},
     },
-    ingest::{Ingest, IngestPlan, Input, Position},
+    ingest::{Ingest, IngestPlan, Input, Position, generations::Generations},
 };
 
 use self::{
@@ -32,21 +32,39 @@ use crate::{
 
 const POSITION: u8 = 1;
 const FILE: u8 = 2;
+// Absent where it was written before there were several.
+const GENERATIONS: u8 = 3;
 
 /// Where an ingest task stands, as its checkpoint says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Saved {
     pub position: Position,
     /// Absent for topics.
     file: Option<KnownFile>,
+    generations: Generations,
 }
 
 impl Saved {
-    pub fn restore(bytes: &[u8]) -> Result<Self, CheckpointError> {
+    /// `generation`: of the checkpoint, as the manifest says.
+    pub fn restore(bytes: &[u8], generation: u32) -> Result<Self, CheckpointError> {
         let checkpoint = Checkpoint::read(bytes, TaskKind::Ingest)?;
         let position = Position::read(&mut Bytes::new(checkpoint.section(POSITION)?))?;
         let file = checkpoint.section(FILE).ok().map(|known| KnownFile::read(&mut Bytes::new(known))).transpose()?;
-        Ok(Self { position, file })
+        let generations = match checkpoint.section(GENERATIONS) {
+            Ok(listed) => Generations::read(&mut Bytes::new(listed))?,
+            Err(_) => Generations::unlisted(generation),
+        };
+        Ok(Self { position, file, generations })
+    }
+
+    /// Of a partition that was first known in this generation, and has no checkpoint.
+    pub fn beginning(generation: u32) -> Self {
+        Self { position: Position::default(), file: None, generations: Generations::beginning(generation) }
+    }
+
+    /// The generation under which the task goes on.
+    pub fn generation(&self, place: &Place) -> u32 {
+        self.generations.at(place.of_next(&self.position))
     }
 }
 
@@ -70,6 +88,16 @@ pub enum Place {
     Topic(Arc<dyn Log>, LogPartition),
 }
 
+impl Place {
+    /// Where the record behind this position begins.
+    fn of_next(&self, position: &Position) -> u64 {
+        match self {
+            Self::File(_) => position.byte,
+            Self::Topic(..) => position.offset + 1,
+        }
+    }
+}
+
 enum Reader {
     File(FileReader),
     Topic(TopicReader),
@@ -83,6 +111,29 @@ impl Reader {
             Self::Topic(topic) => Ok(topic.next()?.map(|input| (input, 0))),
         }
     }
+
+    /// Likewise of what is being read: see [`Place::of_next`].
+    fn place(&self, position: &Position) -> u64 {
+        match self {
+            Self::File(_) => position.byte,
+            Self::Topic(_) => position.offset + 1,
+        }
+    }
+
+    /// The place behind all that is there.
+    fn end(&self) -> Result<u64, HostError> {
+        match self {
+            Self::File(file) => file.end(),
+            Self::Topic(topic) => topic.end(),
+        }
+    }
+}
+
+/// How records are read, from one generation on.
+pub struct Reading {
+    pub generation: u32,
+    pub plan: IngestPlan,
+    pub decoder: Decoder,
 }
 
 /// One partition of a source being read.
@@ -92,6 +143,13 @@ pub struct IngestTask {
     pub source_name: String,
     ingest: Ingest,
     reader: Reader,
+    /// Under which generation the next record is read, unless a switch comes before it.
+    generation: u32,
+    generations: Generations,
+    /// Of later generations, ascending.
+    ahead: VecDeque<Reading>,
+    /// Readers drop what others still tell of the partition.
+    is_introduced: bool,
     shared: Arc<Shared>,
     /// `Ended` when reading to the end; else when the end was first seen.
     finite: bool,
@@ -130,18 +188,19 @@ impl Disorder {
 }
 
 impl IngestTask {
+    /// `first`: how records are read from `at` on; `ahead`: of all later generations, ascending.
     pub fn open(
         plan: ReadPlan,
-        ingest: IngestPlan,
-        mut decoder: Decoder,
-        at: Option<Saved>,
+        mut first: Reading,
+        mut ahead: VecDeque<Reading>,
+        at: Saved,
         shared: Arc<Shared>,
     ) -> Result<Self, HostError> {
-        let position = at.map_or(Position::default(), |at| at.position);
+        let position = at.position;
         let reader = match plan.place {
             Place::File(path) => {
-                let known = at.and_then(|at| at.file);
-                let mut file = FileReader::open(&plan.source_name, path, position.byte, known, &mut decoder)?;
+                let decoders = std::iter::once(&mut first).chain(&mut ahead).map(|reading| &mut reading.decoder);
+                let mut file = FileReader::open(&plan.source_name, path, position.byte, at.file, decoders)?;
                 if !plan.finite {
                     file.follow();
                 }
@@ -150,13 +209,17 @@ impl IngestTask {
             Place::Topic(log, partition) => Reader::Topic(TopicReader::open(log, partition, position.offset)?),
         };
         let counted = if planted::is(planted::Bug::CounterAsSequence) { 0 } else { position.offset };
-        let ingest = Ingest::new(ingest, plan.origin, decoder, Position { offset: counted, ..position });
+        let ingest = Ingest::new(first.plan, plan.origin, first.decoder, Position { offset: counted, ..position });
         shared.watermarks.publish(plan.number, ingest.watermark(), OriginState::Active);
         Ok(Self {
             number: plan.number,
             source_name: plan.source_name,
             ingest,
             reader,
+            generation: first.generation,
+            generations: at.generations,
+            ahead,
+            is_introduced: false,
             shared,
             finite: plan.finite,
             idle_after: plan.idle_after,
@@ -167,6 +230,26 @@ impl IngestTask {
 
     pub fn ingest(&self) -> &Ingest {
         &self.ingest
+    }
+    /// The newest generation of which it is known from where on records are read under it.
+    pub fn generation(&self) -> u32 {
+        self.generations.newest()
+    }
+    /// See [`Generations::owned`].
+    pub fn owned(&mut self, is_quiet: bool, oldest: Option<u32>) {
+        self.generations.owned(is_quiet, oldest);
+    }
+    /// The first frames of this owner are acknowledged in every output.
+    pub fn introduced(&mut self) {
+        self.is_introduced = true;
+    }
+    /// See [`Generations::saved`].
+    pub fn saved(&mut self, oldest: Option<u32>) {
+        self.generations.saved(oldest);
+    }
+    /// Nothing more is read before that.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.generations.wants_checkpoint()
     }
     pub fn is_broken(&self) -> bool {
         matches!(&self.reader, Reader::File(file) if file.is_broken())
@@ -181,6 +264,7 @@ impl IngestTask {
 
     /// Reads up to `budget` records. False: there was nothing to do. `now` never falls.
     pub fn step(&mut self, outbox: &mut Outbox, out: &Handle, budget: usize, now: Duration) -> Result<bool, HostError> {
+        self.decide()?;
         let lowest = self.shared.watermarks.lowest();
         if self.ingest.is_holding() && !self.ingest.release(lowest, outbox, out) {
             // Part of a record may have gone on, and the watermark with it: others wait for that.
@@ -193,7 +277,12 @@ impl IngestTask {
         }
         let allowed = self.shared.pacer.allow(wanted, now);
         let mut read = 0;
+        let mut may_read = true;
         while read < allowed && (read == 0 || !outbox.is_full()) {
+            may_read = self.go_over();
+            if !may_read {
+                break;
+            }
             let Some((input, next_byte)) = self.reader.next()? else { break };
             read += 1;
             self.ingest.read(input, next_byte, lowest, outbox, out);
@@ -210,11 +299,46 @@ impl IngestTask {
         }
         if read > 0 {
             self.end_since = None;
-        } else if allowed > 0 {
+        } else if allowed > 0 && may_read {
             self.at_end(outbox, out, now);
         }
         self.publish();
         Ok(read > 0)
+    }
+
+    /// From where on the newest generation counts, once nobody else can tell of records.
+    fn decide(&mut self) -> Result<(), HostError> {
+        if self.is_introduced && !self.generations.knows_ceiling() {
+            self.generations.ends_at(self.reader.end()?);
+        }
+        let newest = self.ahead.back().map_or(self.generation, |reading| reading.generation);
+        if newest > self.generations.newest() {
+            let next = self.reader.place(self.ingest.position());
+            if self.generations.decide(newest, next) {
+                tracing::info!(
+                    source = self.source_name,
+                    generation = newest,
+                    "records are read under the changed pipeline once this is saved"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the generation of the next record. False: its switch is not saved yet.
+    fn go_over(&mut self) -> bool {
+        let place = self.reader.place(self.ingest.position());
+        let generation = self.generations.at(place);
+        if !self.generations.may_read(place) {
+            return false;
+        }
+        while self.generation < generation
+            && let Some(Reading { generation, plan, decoder }) = self.ahead.pop_front()
+        {
+            self.ingest.configure(plan, decoder);
+            self.generation = generation;
+        }
+        true
     }
 
     fn at_end(&mut self, outbox: &mut Outbox, out: &Handle, now: Duration) {
@@ -242,6 +366,8 @@ impl IngestTask {
         if let Reader::File(file) = &mut self.reader {
             w.section(FILE, |out| file.known_up_to(position.byte).write(out));
         }
+        let (saved, next) = (self.reader.place(&position), self.reader.place(self.ingest.position()));
+        w.section(GENERATIONS, |out| self.generations.write(saved, next, out));
         w.finish()
     }
 }
@@ -250,5 +376,30 @@ impl Drop for IngestTask {
     /// It is not read here any more: others do not wait for it.
     fn drop(&mut self) {
         self.shared.watermarks.publish(self.number, self.ingest.watermark(), OriginState::Idle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As checkpoints were written before sources could change.
+    #[test]
+    fn a_checkpoint_without_generations_goes_on_under_its_manifests() {
+        let position = Position { offset: 7, byte: 90, ..Position::default() };
+        let mut w = CheckpointWriter::new(TaskKind::Ingest, Extent::Base);
+        w.section(POSITION, |out| position.write(out));
+        w.section(FILE, |out| KnownFile::default().write(out));
+        let saved = Saved::restore(&w.finish(), 3).unwrap();
+        assert_eq!((saved.position, saved.generation(&Place::File("f".into()))), (position, 3));
+        assert_eq!(saved.generations, Generations::unlisted(3));
+    }
+
+    #[test]
+    fn damaged_generations_are_an_error() {
+        let mut w = CheckpointWriter::new(TaskKind::Ingest, Extent::Base);
+        w.section(POSITION, |out| Position::default().write(out));
+        w.section(GENERATIONS, |out| out.push(1));
+        assert!(Saved::restore(&w.finish(), 1).is_err());
     }
 }

@@ -43,6 +43,11 @@ impl TopicReader {
         &self.partition
     }
 
+    /// The offset behind the last record.
+    pub fn end(&self) -> Result<u64, HostError> {
+        Ok(self.log.end(&self.partition)?)
+    }
+
     pub fn next(&mut self) -> Result<Option<Input<'_>>, HostError> {
         if self.read.is_empty() && self.log.end(&self.partition)? > self.next {
             self.read.extend(self.log.read(&self.partition, self.next, READ_BYTES)?);

@@ -219,8 +219,7 @@ impl Station {
     /// Tells tasks that are behind of the pipeline as it is now. Told twice, they take no notice.
     pub fn configure(&mut self, configure: &Configure) {
         for seat in &mut self.seats {
-            let is_behind = seat.task.generation().is_some_and(|generation| generation < configure.generation);
-            if is_behind {
+            if seat.task.generation() < configure.generation {
                 seat.append_control(&Control::Configure(configure.clone()), &mut self.outbox);
             }
         }
@@ -241,6 +240,9 @@ impl Station {
         };
         let all: Vec<usize> = (0..self.outputs.len()).filter(|output| !skips(output)).collect();
         self.append(&all);
+        for seat in self.seats.iter_mut().filter(|seat| seat.custody.is_owner()) {
+            seat.introduction.get_or_insert(self.sent);
+        }
     }
 
     /// Cuts what one log partition is to get, at once: its ticket is then that of the last batch.
@@ -273,6 +275,12 @@ impl Station {
     /// Batches up to this ticket are durable.
     pub fn appended(&mut self, ticket: u64) -> Result<(), Failed> {
         self.acknowledged = self.acknowledged.max(ticket);
+        let is_introduced = |seat: &&mut Seat| seat.introduction.is_some_and(|by| by <= self.acknowledged);
+        for seat in self.seats.iter_mut().filter(is_introduced) {
+            if let Task::Ingest(ingest, _) = &mut seat.task {
+                ingest.introduced();
+            }
+        }
         (0..self.seats.len()).try_for_each(|at| self.save_if_durable(at))
     }
 
@@ -287,7 +295,8 @@ impl Station {
         for at in 0..self.seats.len() {
             self.look(at, now);
             let seat = &self.seats[at];
-            if seat.next_checkpoint <= now.since_start && seat.task.is_clean() {
+            let is_due = seat.next_checkpoint <= now.since_start || seat.task.wants_checkpoint();
+            if is_due && seat.task.is_clean() {
                 self.checkpoint(at, now)?;
             }
         }

@@ -16,7 +16,7 @@ use super::{
     arrive::{Ended, Shadow},
     seat::Leaving,
 };
-use crate::host::HostError;
+use crate::host::{HostError, task::Task};
 
 /// The checkpoints of a task that this run wrote.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,7 +118,7 @@ impl Station {
         seat.next_checkpoint = now.since_start + self.cadence.checkpoint_every;
         let (log_offset, frame_checksum) = seat.task.position();
         let last = seat.leaving == Leaving::Now;
-        if !last && seat.saved_position == Some(log_offset) {
+        if !last && seat.saved_position == Some(log_offset) && !seat.task.wants_checkpoint() {
             return Ok(()); // nothing was applied since
         }
         let Custody::Idle(owner) = mem::replace(&mut seat.custody, Custody::Gone) else { return Ok(()) };
@@ -130,7 +130,7 @@ impl Station {
         let position = Position {
             log_offset,
             frame_checksum,
-            generation: seat.task.generation().unwrap_or(self.cadence.generation),
+            generation: seat.task.generation(),
             spec_digest: self.cadence.spec_digest,
             written_at_unix_ms: now.unix_ms,
         };
@@ -241,6 +241,9 @@ impl Station {
     fn saved(&mut self, at: usize, owner: Owner, now: Now) -> Result<(), HostError> {
         let seat = &mut self.seats[at];
         seat.state_bytes = owner.state_bytes();
+        if let Task::Ingest(ingest, _) = &mut seat.task {
+            ingest.saved(owner.oldest_generation());
+        }
         if let Some(partition) = seat.reads.clone() {
             self.commands.push_back(Command::Trim { partition, before: owner.trimmable_offset() });
         }

@@ -44,6 +44,8 @@ pub struct Seat {
     pub(super) must_be_base: bool,
     pub(super) leaving: Leaving,
     pub(super) next_checkpoint: Duration,
+    /// Ticket of the first batch with which all its outputs hear of it.
+    pub(super) introduction: Option<u64>,
     pub(super) saved_position: Option<u64>,
     /// What the outbox knows it by besides its handle and that of its control records.
     pub(super) others: Option<Handle>,
@@ -81,7 +83,10 @@ pub struct NewSeat {
 
 impl Station {
     /// A task that is owned begins to work here. All its outputs must be among the station's.
-    pub fn seat(&mut self, NewSeat { made, owner }: NewSeat) {
+    pub fn seat(&mut self, NewSeat { mut made, owner }: NewSeat) {
+        if let Task::Ingest(ingest, _) = &mut made.task {
+            ingest.owned(owner.was_quiet(), owner.oldest_generation());
+        }
         let outputs = self.numbers_of(&made.outputs);
         let handle = self.outbox.register(made.origin.unwrap_or_default(), owner.epoch(), made.from, &outputs);
         let (epoch, state_bytes) = (owner.epoch(), owner.state_bytes());
@@ -108,6 +113,7 @@ impl Station {
             leaving: Leaving::No,
             next_checkpoint: self.now.since_start + self.cadence.checkpoint_every,
             saved_position: made.saved_position,
+            introduction: None,
             others: None,
         }
     }
