@@ -8,15 +8,20 @@ use std::{
 use millrace::{
     host::{
         HostError,
-        make::Maker,
+        ingest::{Saved, Shared},
+        make::{Maker, ingest_task, rewire},
         task::{Stepped, Task},
     },
     log::{Log, LogPartition},
     store::{Store, checkpoint::Restored, run},
 };
-use millrace_engine::frame::{
-    Kind,
-    outbox::{Handle, Outbox},
+use millrace_engine::{
+    frame::{
+        Kind, Origin,
+        outbox::{Handle, Outbox},
+    },
+    ingest::generations::Switch,
+    plan::FIRST_GENERATION,
 };
 use millrace_lifecycle::{
     keys::{self, Named, TaskId, TaskKind},
@@ -25,7 +30,12 @@ use millrace_lifecycle::{
     store::Op,
 };
 
-use crate::ledger::{Ledger, Process};
+use crate::{
+    ground::Ground,
+    ledger::{Ledger, Process},
+    node::maker,
+    source,
+};
 
 /// Something that must never happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +63,15 @@ pub const THE_LOG_REACHES_BACK: &str = "the log reaches back to every retained c
 pub const READ_AGAIN: &str = "after an unknown end the manifest is read again";
 pub const VERSIONS_MEET_BY_RELEASE: &str = "another engine version takes over only what was released";
 pub const ERASED_IS_GONE: &str = "no checkpoint holds who was erased";
+pub const COVERED_IS_TOLD: &str = "what is covered gets no more records";
+pub const READ_UNDER_ONE_GENERATION: &str = "a source's record is read once, under one generation";
 pub const EXAMPLES_ARE_THE_ORACLES: &str = "examples are those of the oracle";
 
 /// A task that nothing happens to: it applies its log record by record.
 struct Reference {
     task: Task,
+    origin: Origin,
+    outputs: Vec<LogPartition>,
     outbox: Outbox,
     handle: Handle,
     /// By offset: whoever falls back comes by again.
@@ -66,7 +80,13 @@ struct Reference {
 
 /// What is known of the manifests of a world.
 pub struct Checks<'g> {
-    maker: Maker<'g>,
+    ground: &'g Ground,
+    /// By generation.
+    makers: Vec<Maker<'g>>,
+    /// Of the pipeline as it is by now.
+    pub generation: u32,
+    /// What checkpoints say of the source that is a file.
+    switches: Vec<Switch>,
     log: Arc<dyn Log>,
     newest: BTreeMap<TaskId, (u64, u64)>,
     /// As it was written last.
@@ -89,16 +109,20 @@ pub fn violation(check: &'static str, what: String) -> Violation {
 }
 
 impl<'g> Checks<'g> {
-    pub fn new(maker: Maker<'g>, log: Arc<dyn Log>) -> Self {
-        let ledger = Ledger::new(&maker);
+    pub fn new(ground: &'g Ground, log: Arc<dyn Log>) -> Self {
+        let shared = Shared::new(&ground.partitions, None);
+        let of = |generation| maker(ground, generation, log.clone(), shared.clone());
         Self {
-            maker,
+            ground,
+            makers: (FIRST_GENERATION..=ground.newest()).map(of).collect(),
+            generation: FIRST_GENERATION,
+            switches: Vec::new(),
             log,
             newest: BTreeMap::new(),
             manifests: BTreeMap::new(),
             bases: BTreeMap::new(),
             in_doubt: BTreeSet::new(),
-            ledger,
+            ledger: Ledger::new(ground),
             references: BTreeMap::new(),
             damaged: BTreeSet::new(),
             fallen: BTreeSet::new(),
@@ -137,10 +161,40 @@ impl<'g> Checks<'g> {
             }
         } else if offset != offset_before {
             self.checkpoints += 1;
-            self.ledger.saved(task, offset)?;
+            self.ledger.saved(task, offset, manifest.checkpoints.first().map_or(1, |c| c.position.generation))?;
             planted::reference(|| self.compare(manifest, store))?;
         }
+        if newest_is_whole && task.kind == TaskKind::Ingest {
+            self.switched(manifest, store)?;
+        }
         self.erased(manifest, store)
+    }
+
+    /// From where on records of the file are read under which generation, as the newest checkpoint says.
+    fn switched(&mut self, manifest: &Manifest, store: &dyn Store) -> Result<(), Violation> {
+        let wrong = |what: String| violation(READ_UNDER_ONE_GENERATION, format!("{}: {what}", manifest.task));
+        let file = self.ground.file().map(|(source, _)| source);
+        let name = file.map(|source| self.ground.pipeline().spec().sources[source].name.clone());
+        if name.is_none_or(|name| ingest_task(&name, 0) != manifest.task) {
+            return Ok(());
+        }
+        let newest = manifest.checkpoints.iter().take(1).cloned();
+        let loaded = run(store, Load::start(&manifest.task, newest)).map_err(|error| wrong(error.to_string()))?;
+        let Some(Restored { base, checkpoint, .. }) = loaded else { return Ok(()) };
+        let saved = Saved::restore(&base, checkpoint.position.generation).map_err(|error| wrong(error.to_string()))?;
+        source::note(&mut self.switches, saved.generations().switches());
+        Ok(())
+    }
+
+    /// What was told of the file is what one reader of it tells, under the generations that checkpoints name.
+    pub fn sources(&self) -> Result<(), Violation> {
+        planted::reference(|| source::compare(self.ground, &self.ledger, &self.switches))
+    }
+
+    /// Of the newest generation, up to now, that has the task.
+    fn maker_of(&self, task: &TaskId) -> &Maker<'g> {
+        let made = &self.makers[..(self.generation - FIRST_GENERATION) as usize + 1];
+        made.iter().rev().find(|maker| maker.tasks().contains(task)).unwrap_or(&self.makers[0])
     }
 
     fn owned_in_order(&mut self, manifest: &Manifest) -> Result<(), Violation> {
@@ -248,7 +302,8 @@ impl<'g> Checks<'g> {
             run(store, Load::start(task, manifest.checkpoints.iter().take(1).cloned()));
         let restored = loaded.map_err(|error| wrong(error.to_string()))?;
         let offset = restored.as_ref().map_or(0, |r| r.checkpoint.position.log_offset);
-        let mut kept = self.maker.make(task, restored.as_ref()).map_err(|error| wrong(error.to_string()))?.task;
+        let mut kept =
+            self.maker_of(task).make(task, restored.as_ref()).map_err(|error| wrong(error.to_string()))?.task;
         let expected = self.fold(task, offset)?;
         let found = digest(&mut kept);
         if found != expected {
@@ -287,24 +342,32 @@ impl<'g> Checks<'g> {
     fn folded(&mut self, task: &TaskId, offset: u64) -> Result<u128, Violation> {
         let stopped = |what: String| violation(STATE_IS_THE_FOLD, format!("{task}, the fold: {what}"));
         if !self.references.contains_key(task) {
-            let made = self.maker.make(task, None).map_err(|error| stopped(error.to_string()))?;
+            let made = self.maker_of(task).make(task, None).map_err(|error| stopped(error.to_string()))?;
             let kinds = vec![Kind::Examples; made.outputs.len()];
             let mut outbox = Outbox::new(1, &kinds);
             let all: Vec<usize> = (0..kinds.len()).collect();
             let handle = outbox.register(made.origin.unwrap_or_default(), 1, made.from, &all);
-            self.references
-                .insert(task.clone(), Reference { task: made.task, outbox, handle, digests: BTreeMap::new() });
+            let (origin, digests) = (made.origin.unwrap_or_default(), BTreeMap::new());
+            let reference = Reference { task: made.task, origin, outputs: made.outputs, outbox, handle, digests };
+            self.references.insert(task.clone(), reference);
         }
-        let Some(Reference { task: fold, outbox, handle, digests }) = self.references.get_mut(task) else {
+        let Some(Reference { task: fold, origin, outputs, outbox, handle, digests }) = self.references.get_mut(task)
+        else {
             return Err(stopped("it is gone".to_owned()));
         };
         while fold.position().0 < offset || !fold.is_clean() {
             // One record at a time, so that it stops at the offset.
             let stepped = fold.step(self.log.as_ref(), outbox, handle, usize::MAX, Default::default());
-            if stepped.map_err(|error| stopped(error.to_string()))? == Stepped::Idle {
-                return Err(stopped(format!("the log ends at {}, before {offset}", fold.position().0)));
+            match (stepped.map_err(|error| stopped(error.to_string()))?, &*fold) {
+                (Stepped::Idle, _) => {
+                    return Err(stopped(format!("the log ends at {}, before {offset}", fold.position().0)));
+                }
+                (Stepped::Reconfigured, Task::Profile(profile, ..)) => {
+                    *handle = rewire(profile, handle, (*origin, 1), outputs, outbox);
+                }
+                _ => {}
             }
-            for output in 0..outbox_outputs(fold) {
+            for output in 0..outputs.len() {
                 outbox.cut(output);
             }
             if fold.is_clean() {
@@ -314,15 +377,9 @@ impl<'g> Checks<'g> {
         Ok(digests.get(&offset).copied().unwrap_or_else(|| digest(fold)))
     }
 
+    /// Of the pipeline as it is by now.
     pub fn tasks(&self) -> Vec<TaskId> {
-        self.maker.tasks()
-    }
-}
-
-fn outbox_outputs(task: &Task) -> usize {
-    match task {
-        Task::Profile(profile, ..) => profile.plan().models.len() + 1,
-        Task::Ingest(..) | Task::Model(..) => 0,
+        self.makers[(self.generation - FIRST_GENERATION) as usize].tasks()
     }
 }
 

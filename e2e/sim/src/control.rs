@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millrace_engine::plan::FIRST_GENERATION;
 use millrace_lifecycle::{
-    keys::TaskId,
+    keys::{TaskId, TaskKind},
     placement::{Capacity, Decision, Facts, Member, MemberFacts, Phase, Placement, Report, Settings, plan},
 };
 
@@ -16,6 +17,8 @@ pub struct Control {
     facts: Facts,
     pub settings: Settings,
     pub moves: u64,
+    /// The generation that each model has read of, as far as it was heard.
+    models: BTreeMap<TaskId, u32>,
 }
 
 /// The stored record, replaced by compare-and-set.
@@ -23,11 +26,20 @@ pub struct Control {
 pub struct Record {
     pub placement: Placement,
     pub version: u64,
+    /// Of the pipeline.
+    pub generation: u32,
+    /// Up to which profile tasks are told, since every model has read of it.
+    pub profiles: u32,
 }
 
 impl Default for Record {
     fn default() -> Self {
-        Self { placement: Placement::new(PIPELINE), version: 0 }
+        Self {
+            placement: Placement::new(PIPELINE),
+            version: 0,
+            generation: FIRST_GENERATION,
+            profiles: FIRST_GENERATION,
+        }
     }
 }
 
@@ -51,6 +63,8 @@ pub struct Heard {
     pub engine_version: u32,
     pub draining: bool,
     pub reports: BTreeMap<TaskId, Report>,
+    /// Of models: the generation that they have read of.
+    pub models: BTreeMap<TaskId, u32>,
 }
 
 /// How a write of the record ends.
@@ -78,15 +92,31 @@ impl Control {
             ..Settings::new("t0", shards)
         };
         let facts = Facts { tasks, members: BTreeMap::new() };
-        Self { placement: Placement::new(PIPELINE), version: 0, facts, settings, moves: 0 }
+        Self { placement: Placement::new(PIPELINE), version: 0, facts, settings, moves: 0, models: BTreeMap::new() }
+    }
+
+    /// Has every model read of this generation? It is in its log then, for whoever comes after.
+    pub fn models_know(&self, generation: u32) -> bool {
+        let mut models = self.facts.tasks.iter().filter(|task| task.kind == TaskKind::Model);
+        models.all(|task| self.models.get(task).is_some_and(|known| *known >= generation))
+    }
+
+    /// What the pipeline consists of by now.
+    pub fn know(&mut self, tasks: BTreeSet<TaskId>) {
+        self.facts.tasks = tasks;
     }
 
     /// It forgets what it has heard.
     pub fn restart(&mut self) {
         self.facts.members.clear();
+        self.models.clear();
     }
 
     pub fn hear(&mut self, tick: u64, heard: Heard) {
+        for (task, generation) in heard.models {
+            let known = self.models.entry(task).or_default();
+            *known = generation.max(*known);
+        }
         let capacity = Capacity { millicores: 10_000, state_bytes: 1 << 40 };
         let reports = heard.reports.into_iter().map(|(task, report)| (task, Report { load_millicores: 500, ..report }));
         let facts = MemberFacts {

@@ -48,6 +48,9 @@ pub struct Faults {
     pub lag: u64,
     /// Some nodes run another engine version, so that tasks may go between them by a release only.
     pub mixed_versions: u64,
+    /// So many times the pipeline becomes another one; and whether a source is read in another way then.
+    pub changes: u64,
+    pub remapped: u64,
     /// The longest that anything takes, in ticks.
     pub delay_ticks: u64,
 }
@@ -58,7 +61,7 @@ impl Faults {
     }
 
     /// All of them, by name.
-    pub fn fields(&mut self) -> [(&'static str, &mut u64); 26] {
+    pub fn fields(&mut self) -> [(&'static str, &mut u64); 28] {
         [
             ("crash", &mut self.crash),
             ("pause", &mut self.pause),
@@ -85,6 +88,8 @@ impl Faults {
             ("second_control", &mut self.second_control),
             ("lag", &mut self.lag),
             ("mixed_versions", &mut self.mixed_versions),
+            ("changes", &mut self.changes),
+            ("remapped", &mut self.remapped),
             ("delay_ticks", &mut self.delay_ticks),
         ]
     }
@@ -96,7 +101,7 @@ impl Faults {
     /// Each kind is there in about half of the worlds.
     pub fn draw(rng: &mut Rng) -> Self {
         let mut some = |most: u64| if rng.per_mille(500) { 1 + rng.below(most) } else { 0 };
-        Self {
+        let drawn = Self {
             crash: some(15),
             pause: some(10),
             append_fails: some(30),
@@ -123,6 +128,9 @@ impl Faults {
             lag: some(950),
             mixed_versions: u64::from(rng.per_mille(250)),
             delay_ticks: 1 + rng.below(30),
-        }
+            ..Self::default()
+        };
+        let changes = if rng.per_mille(400) { 1 + rng.below(3) } else { 0 };
+        Self { changes, remapped: u64::from(changes > 0 && rng.per_mille(600)), ..drawn }
     }
 }

@@ -1,26 +1,42 @@
-//! What does not change: the pipeline, compiled, and the partitions of its sources. And what the sources will hold.
+//! What a world stands on: the pipeline in all its generations, compiled, and the partitions of its sources. And what the
+//! sources will hold.
 
-use std::{collections::BTreeMap, fs, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
 use millrace::{
     configuration::Configuration,
     host::logs,
     log::LogPartition,
     pipeline::{Pipeline, PipelineError},
-    source::partitions::{Partition, PartitionsError, Registry},
+    source::partitions::{Location, Partition, PartitionsError, Registry},
 };
 use millrace_e2e::rng::Rng;
 use millrace_engine::{
     decode::{Decoded, Decoder, Place, record},
     event::{Pseudonym, Time},
     ingest::partition_of,
-    plan::PlanError,
+    plan::{ConfigureError, FIRST_GENERATION, PlanError},
 };
 
+use crate::changes;
+
 pub struct Ground {
+    /// By generation.
+    generations: Vec<Generation>,
+    pub partitions: Vec<Vec<Partition>>,
+    /// Where the file of a source is.
+    _folder: tempfile::TempDir,
+}
+
+/// The pipeline as of one generation.
+pub struct Generation {
     pub pipeline: Pipeline,
     pub configuration: Configuration,
-    pub partitions: Vec<Vec<Partition>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +49,16 @@ pub enum GroundError {
     Partitions(#[from] PartitionsError),
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
 }
 
-/// A record that a source's topic will hold.
+/// A record that a source's topic or file will hold.
 pub struct Coming {
     /// When it is there.
     pub tick: u64,
     pub partition: LogPartition,
+    /// Of a topic; a file gets the line.
     pub bytes: Vec<u8>,
     /// Whose it is, if that can be read.
     pub user: Option<Pseudonym>,
@@ -49,8 +68,10 @@ pub struct Coming {
     pub line: String,
 }
 
-/// The pipeline of every world.
+/// The pipeline of every world, to begin with.
 pub const PIPELINE: &str = include_str!("pipeline.yaml");
+/// The file of the source that is one, if any is.
+pub const FILE: &str = "app.jsonl";
 /// Beyond what any source believes.
 const FAR_FUTURE_MS: u64 = 5_000_000_000_000;
 /// Without `maxAhead` of its own, a source believes so much.
@@ -78,17 +99,72 @@ pub fn night_ms(seed: u64) -> u64 {
 }
 
 impl Ground {
+    /// Of worlds in which the pipeline stays as it is.
     pub fn new() -> Result<Self, GroundError> {
+        Self::of(&[PIPELINE.to_owned()])
+    }
+
+    /// Of a world in which it changes so many times. `remapped`: also how a source is read, which is a file then.
+    pub fn changing(seed: u64, changes: u64, remapped: bool) -> Result<Self, GroundError> {
+        Self::of(&changes::pipelines(seed, changes, remapped))
+    }
+
+    fn of(texts: &[String]) -> Result<Self, GroundError> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("pipeline.yaml");
-        fs::write(&file, PIPELINE)?;
         fs::write(folder.path().join("keys.txt"), format!("k1: {}", "5a".repeat(16)))?;
-        let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
-        let mut registry = Registry::default();
+        fs::write(folder.path().join(FILE), "")?;
+        let mut generations: Vec<Generation> = Vec::new();
+        for text in texts {
+            fs::write(&file, text)?;
+            let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
+            let spec_of = |generation: &Generation| generation.configuration.spec.clone();
+            let earlier: Vec<String> = generations.iter().map(spec_of).collect();
+            let earlier: Vec<&str> = earlier.iter().map(String::as_str).collect();
+            let last = pipeline.validated.result_digest_text();
+            let configuration = Configuration::new(last, &earlier, &pipeline.plan)?;
+            generations.push(Generation { pipeline, configuration });
+        }
+        let mut ground = Self { generations, partitions: Vec::new(), _folder: folder };
+        let (mut registry, pipeline) = (Registry::default(), ground.pipeline());
         let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
-        let partitions = sources.map(|(s, at)| registry.resolve(&s.name, at, 1)).collect::<Result<_, _>>()?;
-        let configuration = Configuration::first_of(&pipeline);
-        Ok(Self { pipeline, configuration, partitions })
+        ground.partitions = sources.map(|(s, at)| registry.resolve(&s.name, at, 1)).collect::<Result<_, _>>()?;
+        Ok(ground)
+    }
+
+    /// As of a generation.
+    pub fn at(&self, generation: u32) -> &Generation {
+        &self.generations[(generation - FIRST_GENERATION) as usize]
+    }
+
+    /// Of the first generation.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.generations[0].pipeline
+    }
+
+    pub fn newest(&self) -> u32 {
+        FIRST_GENERATION + self.generations.len() as u32 - 1
+    }
+
+    /// Names of the models of each generation.
+    pub fn models(&self) -> Vec<BTreeSet<String>> {
+        let names = |g: &Generation| g.pipeline.plan.models.iter().map(|model| model.name.clone()).collect();
+        self.generations.iter().map(names).collect()
+    }
+
+    /// The source whose only partition is a file, and that file.
+    pub fn file(&self) -> Option<(usize, &Path)> {
+        self.partitions.iter().enumerate().find_map(|(source, partitions)| match &partitions.first()?.location {
+            Location::File(path) => Some((source, path.as_path())),
+            Location::Topic { .. } => None,
+        })
+    }
+
+    /// The file grows by a line.
+    pub fn write_to_file(&self, line: &str) {
+        let file = self.file().and_then(|(_, path)| fs::OpenOptions::new().append(true).open(path).ok());
+        // A file that cannot be written lacks what is looked for in the end.
+        let _ = file.map(|mut file| file.write_all(format!("{line}\n").as_bytes()));
     }
 
     /// What people do until `ticks`, and what becomes of it on the way: client retries, late and broken records, clocks
@@ -96,19 +172,26 @@ impl Ground {
     pub fn tape(&self, seed: u64, ticks: u64, events: u64) -> Result<Vec<Coming>, PlanError> {
         let (rng, night_ms) = (&mut Rng::new(seed ^ 0x7a9e), night_ms(seed));
         let mut scribe = Scribe { ground: self, night_ms, decoders: Vec::new(), tape: Vec::new() };
-        let max_skew = self.pipeline.validated.max_skew();
+        let pipeline = self.pipeline();
+        let max_skew = pipeline.validated.max_skew();
+        let of_file = self.file().map(|(source, _)| source);
         for source in 0..self.partitions.len() {
-            let (_, decoder) =
-                self.pipeline.plan.ingest(self.pipeline.spec(), source, max_skew, &self.pipeline.keys)?;
+            let (_, decoder) = pipeline.plan.ingest(pipeline.spec(), source, max_skew, &pipeline.keys)?;
             scribe.decoders.push(decoder);
         }
+        // Most of it goes to the file, if there is one.
+        let of_second = if of_file.is_some() { 700 } else { 300 };
         for n in 0..events {
             let tick = n * ticks / events;
-            let made = Made::new(rng, n, unix_ms(tick, night_ms));
-            scribe.write(usize::from(rng.per_mille(300)), tick, &made, &made.text(rng));
+            let mut made = Made::new(rng, n, unix_ms(tick, night_ms));
+            if of_file.is_some() {
+                // Nobody judges by its own clock what a file says of the future.
+                made.ts = made.ts.min(unix_ms(tick, night_ms));
+            }
+            scribe.write(usize::from(rng.per_mille(of_second)), tick, &made, &made.text(rng));
             if rng.per_mille(60) {
                 let later = (tick + rng.below(40)).min(ticks);
-                scribe.write(usize::from(rng.per_mille(300)), later, &made, &made.text(rng));
+                scribe.write(usize::from(rng.per_mille(of_second)), later, &made, &made.text(rng));
             }
         }
         scribe.tape.sort_by_key(|coming| coming.tick);
@@ -139,7 +222,7 @@ impl Scribe<'_> {
             true => text.replace(&format!("\"ts\":{}", made.ts), &format!("\"ts\":{FAR_FUTURE_MS}")),
             false => text.to_owned(),
         };
-        let source = self.ground.pipeline.spec().sources[source].name.clone();
+        let source = self.ground.pipeline().spec().sources[source].name.clone();
         let partition = logs::http(&source, partition as u32);
         self.tape.push(Coming { tick, partition, bytes, user, source, line });
     }
@@ -177,6 +260,10 @@ impl Made {
             85..95 => format!(r#""type":"order","sku":"i{item}","total":{}"#, 1 + n % 50),
             _ => return "{\"user\": ".to_owned() + &"[".repeat(rng.below(9) as usize),
         };
-        format!(r#"{{"user":"u{user}","id":"e{n}","session":"s{}","ts":{ts},{body}}}"#, n / 50)
+        // Another generation may take another field for the user, and leave bots out.
+        let (session, other, bot) = (n / 50, (user + n) % 9, n % 8 == 0);
+        format!(
+            r#"{{"user":"u{user}","other":"o{other}","bot":{bot},"id":"e{n}","session":"s{session}","ts":{ts},{body}}}"#
+        )
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use millrace::{
     host::{
         logs,
-        make::{Maker, ingest_task, model_task, profile_task},
+        make::{ingest_task, model_task, profile_task},
     },
     log::LogPartition,
 };
@@ -17,6 +17,7 @@ use millrace_engine::{
     event::{Seq, Time},
     frame::{Frame, Kind, Origin, SectionHead},
     order::Merge,
+    plan::FIRST_GENERATION,
 };
 use millrace_lifecycle::{
     keys::{TaskId, TaskKind},
@@ -25,9 +26,10 @@ use millrace_lifecycle::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::check::{
-    A_LOST_FRAME_IS_NOTICED, A_SEQUENCE_IS_ONE_RECORD, AN_EPOCH_HAS_ONE_OWNER, COVERED_BEFORE_SAVED, ONLY_OWNERS_TELL,
-    Violation, WHO_LOST_A_TASK_STOPS, violation,
+    A_LOST_FRAME_IS_NOTICED, A_SEQUENCE_IS_ONE_RECORD, AN_EPOCH_HAS_ONE_OWNER, COVERED_BEFORE_SAVED, COVERED_IS_TOLD,
+    ONLY_OWNERS_TELL, Violation, WHO_LOST_A_TASK_STOPS, violation,
 };
+use crate::ground::Ground;
 
 /// A process: its shard and which start of it.
 pub type Process = String;
@@ -59,14 +61,15 @@ const NOTHING: Covered = Covered { epoch: 0, to: Seq::START };
 #[derive(Default)]
 pub struct Ledger {
     sources: Vec<String>,
-    models: Vec<String>,
+    /// Of each generation.
+    models: Vec<BTreeSet<String>>,
     partitions: u32,
     frames: BTreeMap<LogPartition, Vec<Vec<u8>>>,
     covered: BTreeMap<(LogPartition, Origin), Covered>,
     /// The highest watermark that was told.
     watermarks: BTreeMap<(LogPartition, Origin), Time>,
-    /// A digest of each record.
-    records: BTreeMap<(LogPartition, Origin, Seq), u64>,
+    /// A digest of each record that readers take.
+    pub records: BTreeMap<(LogPartition, Origin, Seq), u64>,
     examples: BTreeMap<String, Vec<Vec<u8>>>,
     /// Who owned a task under an epoch.
     owners: BTreeMap<(TaskId, u64), Process>,
@@ -86,11 +89,12 @@ fn kind_of(partition: &LogPartition) -> Option<Kind> {
 }
 
 impl Ledger {
-    pub fn new(maker: &Maker<'_>) -> Self {
+    pub fn new(ground: &Ground) -> Self {
+        let pipeline = ground.pipeline();
         Self {
-            sources: maker.pipeline.spec().sources.iter().map(|source| source.name.clone()).collect(),
-            models: maker.pipeline.plan.models.iter().map(|model| model.name.clone()).collect(),
-            partitions: maker.pipeline.plan.partitions,
+            sources: pipeline.spec().sources.iter().map(|source| source.name.clone()).collect(),
+            models: ground.models(),
+            partitions: pipeline.plan.partitions,
             ..Self::default()
         }
     }
@@ -178,20 +182,31 @@ impl Ledger {
         let covered = self.covered.entry(at.clone()).or_insert(NOTHING);
         // Readers drop it: somebody took over, and was faster.
         let is_stale = head.epoch < covered.epoch;
+        let before = covered.to;
         covered.add(head);
         let watermark = self.watermarks.entry(at).or_insert(Time::MIN);
         *watermark = head.progress.watermark.max(*watermark);
+        let is_source = self.sources.len() > usize::from(head.origin.source);
         for (seq, bytes) in records {
+            // What a stale owner reads is of its own generation.
+            if is_stale && is_source {
+                continue;
+            }
             let (digest, key) = (xxh3_64(&bytes), (partition.clone(), head.origin, seq));
-            match self.records.insert(key, digest) {
-                Some(before) if before != digest => {
+            match self.records.get(&key) {
+                Some(known) if *known != digest => {
                     let what = format!("{seq:?} of {:?} in {partition} is two records", head.origin);
                     return Err(violation(A_SEQUENCE_IS_ONE_RECORD, what));
                 }
-                Some(_) => {}
+                Some(_) => continue,
                 None if is_stale && head.origin.is_control() => {}
+                None if seq <= before && !head.origin.is_control() => {
+                    let what = format!("{seq:?} of {:?} comes to {partition}, covered up to {before:?}", head.origin);
+                    return Err(violation(COVERED_IS_TOLD, what));
+                }
                 None => self.new_record(&partition, head.origin, bytes),
             }
+            self.records.insert(key, digest);
         }
         Ok(())
     }
@@ -226,8 +241,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// A checkpoint of the task stands at this offset.
-    pub fn saved(&self, task: &TaskId, offset: u64) -> Result<(), Violation> {
+    /// A checkpoint of the task stands at this offset, under this generation.
+    pub fn saved(&self, task: &TaskId, offset: u64, generation: u32) -> Result<(), Violation> {
+        let models = &self.models[(generation - FIRST_GENERATION) as usize];
         let source_of = |source: &String| task.name.strip_prefix(source.as_str())?.strip_prefix('-')?.parse().ok();
         let source = self.sources.iter().enumerate().find_map(|(n, source)| Some((n, source_of(source)?)));
         let (origin, outputs): (Origin, Vec<LogPartition>) = match (task.kind, source) {
@@ -236,7 +252,7 @@ impl Ledger {
             }
             (TaskKind::Profile, _) => {
                 let partition = task.name.parse().unwrap_or_default();
-                (Origin::of_profile(partition), self.models.iter().map(|model| logs::examples(model)).collect())
+                (Origin::of_profile(partition), models.iter().map(|model| logs::examples(model)).collect())
             }
             _ => return Ok(()),
         };
@@ -290,8 +306,10 @@ impl Ledger {
         self.examples.get(model).map_or(&[], Vec::as_slice)
     }
 
-    pub fn models(&self) -> &[String] {
-        &self.models
+    /// Those that are in every generation.
+    pub fn models(&self) -> Vec<&String> {
+        let all = |model: &&String| self.models.iter().all(|models| models.contains(*model));
+        self.models.iter().take(1).flatten().filter(all).collect()
     }
 
     /// Up to where all profile tasks have told their examples.
@@ -300,7 +318,7 @@ impl Ledger {
             self.watermarks.get(&(logs::examples(model), Origin::of_profile(partition))).copied()
         };
         let all: BTreeSet<Option<Time>> =
-            self.models.iter().flat_map(|model| (0..self.partitions).map(move |p| (model, p))).map(of).collect();
+            self.models().into_iter().flat_map(|model| (0..self.partitions).map(move |p| (model, p))).map(of).collect();
         all.into_iter().next().flatten().unwrap_or(Time::MIN)
     }
 }

@@ -1,6 +1,7 @@
 //! The simulator: real engine, lifecycle and placement over a simulated log, store, network and clock. What may go wrong goes
 //! wrong, at times that a seed decides; what must never happen is looked for all the time.
 
+pub mod changes;
 pub mod check;
 pub mod control;
 pub mod erasure;
@@ -13,6 +14,7 @@ pub mod planting;
 pub mod raw;
 pub mod scenario;
 pub mod sim_log;
+pub mod source;
 pub mod world;
 
 use check::{SAME_AS_UNDISTURBED, Violation};
@@ -26,18 +28,30 @@ pub type Ended = Result<Report, (Violation, Report)>;
 /// Runs a world with its faults, and once more without any: both have to come to the same results. `tell` hears of
 /// everything that happens in the first one.
 pub fn simulate(ground: &Ground, scenario: &Scenario, tell: Option<fn(&str)>) -> Result<Ended, GroundError> {
+    if scenario.faults.changes > 0 {
+        let faults = &scenario.faults;
+        let ground = Ground::changing(scenario.seed, faults.changes, faults.remapped > 0)?;
+        // When it changes depends on what goes wrong.
+        return world(&ground, scenario, tell);
+    }
+    let ended = world(ground, scenario, tell)?;
+    let Ok(report) = &ended else { return Ok(ended) };
+    // What is erased when depends on what goes wrong.
+    if report.erasures > 0 {
+        return Ok(ended);
+    }
+    compare(ground, scenario, report.clone())
+}
+
+fn world(ground: &Ground, scenario: &Scenario, tell: Option<fn(&str)>) -> Result<Ended, GroundError> {
     let mut world = World::new(ground, scenario)?;
     if let Some(tell) = tell {
         world.tell(tell);
     }
-    let report = match world.run() {
-        Ok(report) => report,
-        Err(ended) => return Ok(Err(ended)),
-    };
-    // What is erased when depends on what goes wrong.
-    if report.erasures > 0 {
-        return Ok(Ok(report));
-    }
+    Ok(world.run())
+}
+
+fn compare(ground: &Ground, scenario: &Scenario, report: Report) -> Result<Ended, GroundError> {
     let undisturbed = planted::reference(|| World::new(ground, &scenario.undisturbed()).map(World::run))?;
     let other = match undisturbed {
         Ok(undisturbed) => {

@@ -96,6 +96,10 @@ bugs! {
     SwitchBelowDeadOwners,
     /// Records are read under a changed pipeline before checkpoints say from where on.
     SwitchUsedBeforeSaved,
+    /// A task goes on if it is told to own while its last state is being saved.
+    ReleasedGoesOn,
+    /// A promoted standby tells a new model's log what lies above the manifest only, though nobody has told the rest.
+    NewOutputForgotten,
 
     // Event time.
     /// A restarted ingest task has forgotten the highest event time.

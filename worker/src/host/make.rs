@@ -1,6 +1,6 @@
 //! Making tasks from their state, whoever owns them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use millrace_engine::{
     event::Seq,
@@ -110,7 +110,9 @@ impl Maker<'_> {
                 .map_err(|cause| HostError::Restore { task: name.clone(), cause })
         };
         let at = restored.map_or_else(|| Ok(Saved::beginning(partition.since)), restore)?;
-        let mut readings = self.readings(&spec.name, partition, at.generation(&place))?;
+        // A generation that its checkpoint names has to be known here.
+        let until = self.configuration.generation().max(at.newest_generation());
+        let mut readings = self.readings(&spec.name, partition, at.generation(&place)..=until)?;
         let Some(first) = readings.pop_front() else {
             return Err(HostError::NoTask { task: name });
         };
@@ -138,11 +140,16 @@ impl Maker<'_> {
         })
     }
 
-    /// How a partition of a source is read, from a generation on.
-    fn readings(&self, source_name: &str, partition: &Partition, from: u32) -> Result<VecDeque<Reading>, HostError> {
+    /// How a partition of a source is read under each of these generations that has the source.
+    fn readings(
+        &self,
+        source_name: &str,
+        partition: &Partition,
+        generations: RangeInclusive<u32>,
+    ) -> Result<VecDeque<Reading>, HostError> {
         let max_skew = self.pipeline.validated.max_skew();
         let mut readings = VecDeque::new();
-        for generation in from..=self.configuration.generation().max(from) {
+        for generation in generations {
             let Some(SourceOf { plan, spec, source }) = self.configuration.source(generation, source_name)? else {
                 continue;
             };
@@ -151,6 +158,18 @@ impl Maker<'_> {
             readings.push_back(Reading { generation, plan, decoder });
         }
         Ok(readings)
+    }
+
+    /// Tells a living ingest task how its records are read under generations that it does not know yet.
+    ///
+    /// # Errors
+    /// A generation cannot be compiled, or the source has no header that will do.
+    pub fn teach(&self, id: &TaskId, task: &mut Task) -> Result<(), HostError> {
+        let found = self.sources().find(|(source, partition)| self.source_task(*source, partition) == *id);
+        let (Task::Ingest(ingest, _), Some((source, partition))) = (task, found) else { return Ok(()) };
+        let name = &self.pipeline.spec().sources[source].name;
+        let unknown = ingest.knows_until() + 1..=self.configuration.generation();
+        ingest.learn(self.readings(name, partition, unknown)?)
     }
 
     fn profile(&self, id: &TaskId, partition: u32, restored: Option<&Restored>) -> Result<Made, HostError> {

@@ -39,7 +39,7 @@ use crate::{
     store::{
         Store,
         checkpoint::{self, Claimant, Owner, Restored},
-        keys::TaskId,
+        keys::{TaskId, TaskKind},
     },
 };
 
@@ -145,7 +145,10 @@ impl Host {
         let mut dealt = dealing.deal(claimed, stations);
         let configure =
             Configure { generation: work.configuration.generation(), spec: work.configuration.spec.clone() };
-        dealt.iter_mut().for_each(|dealt| dealt.station.configure(&configure));
+        for dealt in &mut dealt {
+            dealt.station.configure(TaskKind::Profile, configure.clone());
+            dealt.station.configure(TaskKind::Model, configure.clone());
+        }
         announce(dealt.iter_mut().map(|dealt| &mut dealt.station), log)?;
         Starting { work: Arc::new(work), tasks, config, shared, control, directory, owners }.run(dealt)
     }

@@ -1,6 +1,10 @@
 //! Those who control, what happens to nodes from outside, and messages between them.
 
-use millrace_lifecycle::placement::Order;
+use millrace::host::station::Seat;
+use millrace_lifecycle::{
+    keys::{TaskId, TaskKind},
+    placement::Order,
+};
 
 use super::{CONTROL_EVERY, Event, World};
 use crate::{
@@ -9,6 +13,10 @@ use crate::{
     faults::Faults,
     node::Node,
 };
+
+fn generation_of(seat: &Seat) -> (TaskId, u32) {
+    (seat.id.clone(), seat.task.generation())
+}
 
 impl World<'_> {
     /// Control looks at what it has heard, and tells; members say how they are.
@@ -29,7 +37,7 @@ impl World<'_> {
             && self.rng.per_mille(self.faults.erase)
             && let Some(user) = self.rng.pick(&self.users).copied()
         {
-            let partitions = self.ground.pipeline.plan.partitions;
+            let partitions = self.ground.pipeline().plan.partitions;
             let is_told = erase(&mut self.nodes, partitions, user, self.tick, self.night_ms);
             self.note(|_| format!("somebody is erased; an owner is told: {is_told}"));
         }
@@ -46,6 +54,11 @@ impl World<'_> {
             () if self.rng.per_mille(500) => Written::DoneUnknown,
             () => Written::LostUnknown,
         };
+        let tasks = self.checks.tasks().into_iter().collect();
+        self.controls[control].know(tasks);
+        if self.controls[control].models_know(self.record.generation) {
+            self.record.profiles = self.record.generation;
+        }
         let Self { controls, record, tick, .. } = self;
         for decision in controls[control].plan(*tick, record, fate) {
             self.note(|_| format!("control {control}: {decision}"));
@@ -54,7 +67,8 @@ impl World<'_> {
             let Node { member, life, deaf_until, .. } = &self.nodes[node];
             if *deaf_until <= self.tick {
                 let (orders, life) = (self.controls[control].placement.orders(member), *life);
-                self.message(Event::Orders { node, life, orders });
+                let generations = (self.record.generation, self.record.profiles);
+                self.message(Event::Orders { node, life, orders, generations });
             }
         }
         self.after(CONTROL_EVERY, Event::Control { control });
@@ -87,7 +101,8 @@ impl World<'_> {
         };
         let mut orders = self.record.placement.orders(member);
         orders.insert(task, Order::Own { epoch, rolled_back: false });
-        let event = Event::Orders { node, life: *life, orders };
+        let generations = (self.record.generation, self.record.profiles);
+        let event = Event::Orders { node, life: *life, orders, generations };
         self.message(event);
     }
 
@@ -102,14 +117,22 @@ impl World<'_> {
             engine_version: *engine_version,
             draining: *draining,
             reports: work.station.reports(),
+            models: work
+                .station
+                .seats
+                .iter()
+                .filter(|seat| seat.id.kind == TaskKind::Model)
+                .map(generation_of)
+                .collect(),
         })
     }
 
     pub(super) fn message(&mut self, event: Event) {
         if self.rng.per_mille(self.faults.message_twice)
-            && let Event::Orders { node, life, orders } = &event
+            && let Event::Orders { node, life, orders, generations } = &event
         {
-            let (delay, again) = (self.delay(), Event::Orders { node: *node, life: *life, orders: orders.clone() });
+            let again = Event::Orders { node: *node, life: *life, orders: orders.clone(), generations: *generations };
+            let delay = self.delay();
             self.after(delay * 3, again);
         }
         if !self.rng.per_mille(self.faults.message_lost) {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use millrace::{
-    host::{ingest::Shared, make::Maker, task::Task},
+    host::{station::Seat, task::Task},
     log::Log,
     store::{Answer, Op, memory::MemoryStore},
 };
@@ -22,6 +22,7 @@ use millrace_lifecycle::{keys::TaskId, placement::Order};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
+    changes,
     check::{self, Checks, Violation, digest},
     control::{Control, Heard, Record},
     faults::Faults,
@@ -73,6 +74,8 @@ enum Event {
         node: usize,
         life: u64,
         orders: BTreeMap<TaskId, Order>,
+        /// Of the pipeline, and up to which profile tasks are told.
+        generations: (u32, u32),
     },
     Heard {
         control: usize,
@@ -137,6 +140,8 @@ pub struct World<'g> {
     log: Arc<SimLog>,
     store: MemoryStore,
     tape: VecDeque<Coming>,
+    /// When the pipeline becomes another one.
+    changes: VecDeque<u64>,
     nodes: Vec<Node<'g>>,
     /// Two of them, if neither knows of the other.
     controls: Vec<Control>,
@@ -157,8 +162,8 @@ impl<'g> World<'g> {
         let tape = ground.tape(seed, ticks, events)?;
         let log = Arc::new(SimLog::default());
         // Those who check see the log as it is.
-        let maker = maker(ground, log.inner.clone());
-        let tasks: BTreeSet<TaskId> = maker.tasks().into_iter().collect();
+        let checks = Checks::new(ground, log.inner.clone());
+        let tasks: BTreeSet<TaskId> = checks.tasks().into_iter().collect();
         let control = |_| Control::new(tasks.clone(), nodes);
         let controls: Vec<Control> = (0..1 + faults.two_control).map(control).collect();
         let mut world = Self {
@@ -175,11 +180,12 @@ impl<'g> World<'g> {
             log: log.clone(),
             store: MemoryStore::default(),
             tape: tape.into(),
+            changes: changes::ticks(seed, faults.changes, ticks).into(),
             nodes: (0..nodes as usize).map(|node| Node::new(node, faults.engine_version(node))).collect(),
             faults,
             controls,
             record: Record::default(),
-            checks: Checks::new(maker, log.inner.clone()),
+            checks,
             report: Report::default(),
             trace: Xxh3::new(),
             tell: None,
@@ -222,6 +228,7 @@ impl<'g> World<'g> {
             self.tick = tick;
             self.log.now(tick);
             self.sources_grow();
+            self.pipeline_changes();
             self.note(|world| world.describe(order, &event));
             self.one(event)?;
             if tick > self.ticks && order % 64 == 0 && self.is_well() {
@@ -256,9 +263,18 @@ impl<'g> World<'g> {
             let owners = self.nodes.iter().filter_map(|node| node.work.as_ref()).flat_map(|work| &work.station.seats);
             let owners: Vec<_> = owners.filter(|seat| seat.id == task && seat.is_owner()).collect();
             let [owner] = owners.as_slice() else { return Some(format!("{task} has {} owners", owners.len())) };
-            let lag = owner.task.lag_records(self.log.as_ref());
+            if owner.task.generation() != self.record.generation || owner.task.wants_checkpoint() {
+                return Some(format!("{task} is of generation {}", owner.task.generation()));
+            }
+            let lag = owner.task.lag_records(self.log.as_ref()).or_else(|| self.lag_in_file(owner));
             (lag != Some(0) || !owner.task.is_clean()).then(|| format!("{task} lags by {lag:?} records"))
         })
+    }
+
+    fn lag_in_file(&self, seat: &Seat) -> Option<u64> {
+        let (source, _) = self.ground.file()?;
+        let name = self.ground.pipeline().spec().sources[source].name.clone();
+        Some((self.lines.get(&(name, 0)).map_or(0, Vec::len) as u64 + 1).saturating_sub(seat.task.position().0))
     }
 
     fn what_lacks(&self) -> String {
@@ -285,7 +301,9 @@ impl<'g> World<'g> {
             }
         }
         self.checks.ledger.lost_frames()?;
-        if self.checks.ledger.erased.is_empty() {
+        self.checks.sources()?;
+        // The oracle knows one mapping only.
+        if self.checks.ledger.erased.is_empty() && self.ground.file().is_none() {
             raw::compare(&self.checks.ledger, &self.lines)?;
         }
         Ok(digests)
@@ -304,9 +322,33 @@ impl<'g> World<'g> {
         while self.tape.front().is_some_and(|coming| coming.tick <= self.tick) {
             if let Some(Coming { partition, bytes, user, source, line, .. }) = self.tape.pop_front() {
                 self.users.extend(user);
+                let is_in_file =
+                    self.ground.file().is_some_and(|(of, _)| self.ground.pipeline().spec().sources[of].name == source);
+                if is_in_file {
+                    self.ground.write_to_file(&line);
+                }
                 self.lines.entry((source, partition.partition)).or_default().push(line);
-                // A log in memory takes every record of this size.
-                let _ = self.log.inner.append(&[(partition, bytes)]);
+                if !is_in_file {
+                    // A log in memory takes every record of this size.
+                    let _ = self.log.inner.append(&[(partition, bytes)]);
+                }
+            }
+        }
+    }
+
+    /// Control holds another generation from now on. Nodes hear of it with their orders; some start anew with it.
+    fn pipeline_changes(&mut self) {
+        while self.changes.front().is_some_and(|tick| *tick <= self.tick) {
+            self.changes.pop_front();
+            self.record.generation += 1;
+            let generation = self.record.generation;
+            self.checks.generation = generation;
+            self.note(|_| format!("the pipeline is of generation {generation}"));
+            for node in 0..self.nodes.len() {
+                if self.rng.per_mille(300) {
+                    self.nodes[node].generation = generation;
+                    self.crash(node);
+                }
             }
         }
     }
@@ -348,17 +390,5 @@ impl<'g> World<'g> {
                 self.hears(node, event)
             }
         }
-    }
-}
-
-fn maker<'g>(ground: &'g Ground, log: Arc<dyn Log>) -> Maker<'g> {
-    Maker {
-        pipeline: &ground.pipeline,
-        configuration: &ground.configuration,
-        partitions: &ground.partitions,
-        log,
-        shared: Shared::new(&ground.partitions, None),
-        until_end: false,
-        read_order: None,
     }
 }

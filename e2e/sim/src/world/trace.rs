@@ -43,9 +43,9 @@ impl World<'_> {
                 };
                 format!("{}.{life} is answered: {answer}", name(node))
             }
-            Event::Orders { node, orders, .. } => {
+            Event::Orders { node, orders, generations, .. } => {
                 let orders: Vec<String> = orders.iter().map(|(task, order)| format!("{task} {order:?}")).collect();
-                format!("{} is told: {}", name(node), orders.join(", "))
+                format!("{} is told, of generations {generations:?}: {}", name(node), orders.join(", "))
             }
             Event::Heard { control, heard } => format!("control {control} hears of {}", heard.member),
             Event::Control { control } => format!("control {control} looks"),

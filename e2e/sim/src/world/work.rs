@@ -25,6 +25,10 @@ impl World<'_> {
     /// Something comes to a node that lives.
     pub(super) fn hears(&mut self, node: usize, event: Event) -> Result<(), Violation> {
         let now = self.now(node);
+        if let Event::Orders { generations, .. } = &event {
+            let learned = self.nodes[node].learn(self.ground, *generations);
+            self.allowed(node, learned)?;
+        }
         let Some(Work { station, claimant, is_appending, .. }) = &mut self.nodes[node].work else { return Ok(()) };
         let result = match event {
             Event::Appended { ok: false, .. } => {
@@ -62,11 +66,25 @@ impl World<'_> {
                 self.crash(node);
                 Ok(())
             }
-            Err(error) if !is_expected(&error) && !self.checks.is_overtaken(&error) => {
+            Err(error)
+                if !is_expected(&error)
+                    && !self.checks.is_overtaken(&error)
+                    && !self.is_of_another_generation(node, &error) =>
+            {
                 let what = format!("{}: {error}", self.nodes[node].member);
                 Err(Violation { check: check::NOTHING_STOPS, what })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A node that has not heard of the pipeline as it is, or of whose tasks it has none any more.
+    fn is_of_another_generation(&self, node: usize, error: &HostError) -> bool {
+        let is_behind = self.nodes[node].generation < self.record.generation;
+        match error {
+            HostError::Configure(_) => is_behind,
+            HostError::NoTask { task } => is_behind || !self.checks.tasks().iter().any(|t| t.to_string() == *task),
+            _ => false,
         }
     }
 

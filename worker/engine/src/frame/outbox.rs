@@ -20,6 +20,8 @@ struct Channel {
     epoch: u64,
     from: Seq,
     to: Seq,
+    /// The output came with a changed pipeline: whoever had not come further has told nothing there.
+    since: Option<Seq>,
     progress: Progress,
     /// What the last frame told.
     told: Option<(Seq, Progress)>,
@@ -80,7 +82,7 @@ impl Outbox {
         let mut channels = Vec::with_capacity(outputs.len());
         for id in outputs {
             let (progress, records) = (Progress::default(), Vec::new());
-            let channel = Channel { origin, epoch, from, to: from, progress, told: None, records };
+            let channel = Channel { origin, epoch, from, to: from, since: None, progress, told: None, records };
             channels.push((*id, self.outputs[*id].add(channel)));
         }
         Handle { channels }
@@ -101,6 +103,9 @@ impl Outbox {
         for (output, place) in &handle.channels {
             let output = &mut self.outputs[*output];
             let Some(channel) = output.channels[*place].as_mut() else { continue };
+            if channel.since.is_some_and(|since| to <= since) {
+                continue;
+            }
             let kept = records_above(&channel.records, to)?;
             output.bytes -= channel.records.len() - kept.len();
             channel.records = kept;
@@ -134,11 +139,20 @@ impl Outbox {
 
     /// An origin goes on with other outputs: those that it has already go on, new ones begin at their start.
     pub fn rewire(&mut self, handle: &Handle, origin: Origin, epoch: u64, outputs: &[OutputId]) -> Handle {
+        let come_to =
+            |(output, place): &(OutputId, usize)| self.outputs[*output].channels[*place].as_ref().map(|c| c.to);
+        let since = handle.channels.iter().filter_map(come_to).max();
         let mut channels = Vec::with_capacity(outputs.len());
         for output in outputs {
-            match handle.channels.iter().find(|(has, _)| has == output) {
-                Some(channel) => channels.push(*channel),
-                None => channels.extend(self.register(origin, epoch, Seq::START, &[*output]).channels),
+            if let Some(channel) = handle.channels.iter().find(|(has, _)| has == output) {
+                channels.push(*channel);
+                continue;
+            }
+            for (output, place) in self.register(origin, epoch, Seq::START, &[*output]).channels {
+                if let Some(channel) = self.outputs[output].channel(place) {
+                    channel.since = since.filter(|_| !planted::is(planted::Bug::NewOutputForgotten));
+                }
+                channels.push((output, place));
             }
         }
         Handle { channels }
@@ -288,6 +302,33 @@ mod tests {
         let next = outbox.register(origin, 6, Seq::end_of(10), &[1]);
         outbox.advance(&next, Seq::end_of(11), Progress::default());
         assert_eq!(told(&outbox.cut(1).unwrap()), (6, Seq::end_of(10), Seq::end_of(11), vec![]), "it is back");
+    }
+
+    /// A standby that has read of a change, and takes over from somebody whose checkpoint has not.
+    #[test]
+    fn a_new_output_is_told_from_its_beginning_if_nobody_has() {
+        let held_back = |to: u64| {
+            let mut held = Outbox::new(1, &[Kind::Events, Kind::Events]);
+            let origin = Origin::of_profile(0);
+            let handle = held.register(origin, 0, Seq::end_of(3), &[0]);
+            held.advance(&handle, Seq::end_of(6), Progress::default());
+            let handle = held.rewire(&handle, origin, 0, &[0, 1]);
+            for offset in [7, 9] {
+                held.record(&handle, 1, |out| record(out, offset));
+                held.advance(&handle, Seq::end_of(offset), Progress::default());
+            }
+            held.forget(&handle, Seq::end_of(to)).unwrap();
+            let from = |output: usize, held: &mut Outbox| held.cut(output).map(|frame| told(&frame).1);
+            (
+                from(0, &mut held),
+                told(&{
+                    held.advance(&handle, Seq::end_of(10), Progress::default());
+                    held.cut(1).unwrap()
+                }),
+            )
+        };
+        assert_eq!(held_back(6), (Some(Seq::end_of(6)), (0, Seq::START, Seq::end_of(10), vec![7, 9])));
+        assert_eq!(held_back(7), (Some(Seq::end_of(7)), (0, Seq::end_of(7), Seq::end_of(10), vec![9])));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A source record is read under one generation, whoever reads it and however often: read under another one, the same
 //! record might go to another events partition, whose readers do not know it yet. So a task goes on under the old generation
-//! up to a *switch*, which lies at or above all that anybody has told; and it goes beyond only once every checkpoint that it
-//! may be restored from names the switch. A place is where a record begins (files: byte; topics: offset).
+//! up to a *switch*, which lies at or above all that anybody has told; and it goes beyond only once the newest checkpoint names
+//! the switch, and the one before as well, which is gone back to if the newest is damaged. A place is where a record begins (files: byte; topics: offset).
 
 use crate::codec::{Corrupt, Put, Reader};
 
@@ -22,7 +22,7 @@ pub struct Switch {
 pub struct Generations {
     /// Ascending; the first one's place has been passed.
     switches: Vec<Switch>,
-    /// Every checkpoint that the task may be restored from names the switches up to this generation.
+    /// The newest two checkpoints name the switches up to this generation.
     named: u32,
     /// Nobody before this owner has told of a record at or above this place.
     ceiling: Option<u64>,
@@ -43,6 +43,11 @@ impl Generations {
         Self { switches: vec![Switch { generation, from: 0 }], named: 0, ceiling }
     }
 
+    /// Ascending; the first one's place has been passed.
+    pub fn switches(&self) -> &[Switch] {
+        &self.switches
+    }
+
     /// Under which generation the record at this place is read.
     pub fn at(&self, place: u64) -> u32 {
         let passed = self.switches.iter().rev().find(|switch| switch.from <= place);
@@ -59,7 +64,7 @@ impl Generations {
         self.at(place) <= self.named || planted::is(planted::Bug::SwitchUsedBeforeSaved)
     }
 
-    /// There is a switch that not all checkpoints name.
+    /// There is a switch that not both checkpoints name.
     pub fn wants_checkpoint(&self) -> bool {
         self.newest() > self.named
     }
@@ -71,7 +76,7 @@ impl Generations {
         self.saved(oldest);
     }
 
-    /// The oldest generation that a checkpoint of the task knows as its newest. Without any checkpoint everybody begins under
+    /// The oldest generation that one of the newest two checkpoints knows as its newest. Without any checkpoint everybody begins under
     /// the first generation.
     pub fn saved(&mut self, oldest: Option<u32>) {
         self.named = oldest.or(self.switches.first().map(|first| first.generation)).unwrap_or(0);
@@ -158,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_beyond_before_every_checkpoint_names_the_switch() {
+    fn nothing_is_read_beyond_before_two_checkpoints_name_the_switch() {
         let mut generations = after_a_crash();
         generations.ends_at(100);
         generations.decide(2, 50);
         assert!(generations.may_read(99) && !generations.may_read(100));
         generations.saved(Some(1));
-        assert!(!generations.may_read(100), "an older checkpoint is still kept");
+        assert!(!generations.may_read(100), "the one before would be gone back to");
         generations.saved(Some(2));
         assert!(generations.may_read(100) && !generations.wants_checkpoint());
     }

@@ -71,9 +71,9 @@ impl Owner {
         self.was_free && self.unusable.is_empty()
     }
 
-    /// The oldest generation of the checkpoints that are kept.
+    /// The older generation of the newest two checkpoints: if one of them is damaged, the task goes on from the other.
     pub fn oldest_generation(&self) -> Option<u32> {
-        self.manifest.checkpoints.iter().map(|checkpoint| checkpoint.position.generation).min()
+        self.manifest.checkpoints.iter().take(2).map(|checkpoint| checkpoint.position.generation).min()
     }
 
     /// Whether the next save should be a base: there is none, or its deltas are many, or longer than itself.

@@ -1,6 +1,6 @@
 //! A file as an ingest task reads it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use millrace_engine::{
     checkpoint::CheckpointError,
@@ -60,26 +60,20 @@ impl FileReader {
         decoders: impl Iterator<Item = &'d mut Decoder>,
     ) -> Result<Self, HostError> {
         let mut lines = Lines::open(&path, 0, known.map(|known| known.fingerprint))?;
-        let mut decoders = decoders.filter(|decoder| decoder.wants_header()).peekable();
-        if decoders.peek().is_some() {
-            let read = match lines.advance() {
-                Next::Record(header) => {
-                    let header = lines.record(header);
-                    decoders.try_for_each(|decoder| decoder.header(header).map_err(|error| error.to_string()))
-                }
-                Next::End => Err("there is no header line".into()),
-                Next::TooLong(_) => Err("its header line is too long".into()),
-                Next::Broken(cause) => Err(cause),
-            };
-            read.map_err(|cause| {
-                let file = path.display().to_string();
-                HostError::Header { source_name: source_name.to_owned(), file, cause }
-            })?;
-        }
+        read_header(source_name, &path, &mut lines, decoders)?;
         if byte > lines.byte() {
             lines = Lines::open(&path, byte, None)?;
         }
         Ok(Self { path, lines, known: known.unwrap_or_default(), cause: String::new() })
+    }
+
+    /// The header, if these decoders want one.
+    pub fn tell_header<'d>(
+        &self,
+        source_name: &str,
+        decoders: impl Iterator<Item = &'d mut Decoder>,
+    ) -> Result<(), HostError> {
+        read_header(source_name, &self.path, &mut Lines::open(&self.path, 0, None)?, decoders)
     }
 
     /// From now on the file is taken to grow.
@@ -125,4 +119,30 @@ impl FileReader {
         }
         &self.known
     }
+}
+
+/// Reads the first line, if the decoders want it.
+fn read_header<'d>(
+    source_name: &str,
+    path: &Path,
+    lines: &mut Lines,
+    decoders: impl Iterator<Item = &'d mut Decoder>,
+) -> Result<(), HostError> {
+    let mut decoders = decoders.filter(|decoder| decoder.wants_header()).peekable();
+    if decoders.peek().is_none() {
+        return Ok(());
+    }
+    let read = match lines.advance() {
+        Next::Record(header) => {
+            let header = lines.record(header);
+            decoders.try_for_each(|decoder| decoder.header(header).map_err(|error| error.to_string()))
+        }
+        Next::End => Err("there is no header line".into()),
+        Next::TooLong(_) => Err("its header line is too long".into()),
+        Next::Broken(cause) => Err(cause),
+    };
+    read.map_err(|cause| {
+        let file = path.display().to_string();
+        HostError::Header { source_name: source_name.to_owned(), file, cause }
+    })
 }

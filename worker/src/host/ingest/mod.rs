@@ -62,6 +62,13 @@ impl Saved {
         Self { position: Position::default(), file: None, generations: Generations::beginning(generation) }
     }
 
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+    /// The newest that it names.
+    pub fn newest_generation(&self) -> u32 {
+        self.generations.newest()
+    }
     /// The generation under which the task goes on.
     pub fn generation(&self, place: &Place) -> u32 {
         self.generations.at(place.of_next(&self.position))
@@ -235,6 +242,18 @@ impl IngestTask {
     pub fn generation(&self) -> u32 {
         self.generations.newest()
     }
+    /// The newest one that it knows how to read records under.
+    pub fn knows_until(&self) -> u32 {
+        self.ahead.back().map_or(self.generation, |reading| reading.generation)
+    }
+    /// How records are read under generations that are new; ascending.
+    pub fn learn(&mut self, mut readings: VecDeque<Reading>) -> Result<(), HostError> {
+        if let Reader::File(file) = &self.reader {
+            file.tell_header(&self.source_name, readings.iter_mut().map(|reading| &mut reading.decoder))?;
+        }
+        self.ahead.append(&mut readings);
+        Ok(())
+    }
     /// See [`Generations::owned`].
     pub fn owned(&mut self, is_quiet: bool, oldest: Option<u32>) {
         self.generations.owned(is_quiet, oldest);
@@ -311,7 +330,7 @@ impl IngestTask {
         if self.is_introduced && !self.generations.knows_ceiling() {
             self.generations.ends_at(self.reader.end()?);
         }
-        let newest = self.ahead.back().map_or(self.generation, |reading| reading.generation);
+        let newest = self.knows_until();
         if newest > self.generations.newest() {
             let next = self.reader.place(self.ingest.position());
             if self.generations.decide(newest, next) {

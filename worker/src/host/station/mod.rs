@@ -23,7 +23,7 @@ use millrace_engine::{
     },
 };
 use millrace_lifecycle::{
-    keys::TaskId,
+    keys::{TaskId, TaskKind},
     lineage::{LineageError, Restored},
     placement::Order,
     store::{Answer, Op},
@@ -120,6 +120,8 @@ pub struct Station {
     /// The last question to the store.
     asked: u64,
     commands: VecDeque<Command>,
+    /// As it was told last, for each kind of task.
+    configure: BTreeMap<TaskKind, Control>,
     /// Every task is to be given up, in order.
     is_finishing: bool,
 }
@@ -141,6 +143,7 @@ impl Station {
             acknowledged: 0,
             asked: 0,
             commands: VecDeque::new(),
+            configure: BTreeMap::new(),
             is_finishing: false,
         }
     }
@@ -188,7 +191,8 @@ impl Station {
     fn step_seat(&mut self, at: usize, budget: usize, now: Now) -> Result<Stepped, HostError> {
         let Self { seats, outbox, outputs, log, .. } = self;
         let seat = &mut seats[at];
-        if matches!(seat.custody, Custody::Gone) || (seat.leaving == Leaving::Now && seat.task.is_clean()) {
+        let is_at_rest = (seat.leaving == Leaving::Now || seat.may_be_released) && seat.task.is_clean();
+        if matches!(seat.custody, Custody::Gone) || is_at_rest {
             return Ok(Stepped::Idle);
         }
         let stepped = match seat.custody.shadow() {
@@ -216,13 +220,14 @@ impl Station {
         Ok(stepped)
     }
 
-    /// Tells tasks that are behind of the pipeline as it is now. Told twice, they take no notice.
-    pub fn configure(&mut self, configure: &Configure) {
-        for seat in &mut self.seats {
-            if seat.task.generation() < configure.generation {
-                seat.append_control(&Control::Configure(configure.clone()), &mut self.outbox);
-            }
-        }
+    /// The pipeline as it is now: tasks of this kind that are owned here, and behind, are told by their logs. Told twice, they
+    /// take no notice. Profile tasks may be told once every model has been: a model cannot learn from examples of a later
+    /// generation.
+    pub fn configure(&mut self, kind: TaskKind, configure: Configure) {
+        let configure = Control::Configure(configure);
+        let of_kind = self.seats.iter_mut().filter(|seat| seat.id.kind == kind);
+        of_kind.for_each(|seat| seat.tell_if_behind(&configure, &mut self.outbox));
+        self.configure.insert(kind, configure);
     }
 
     fn cut_full(&mut self) {

@@ -121,6 +121,7 @@ impl Station {
         if !last && seat.saved_position == Some(log_offset) && !seat.task.wants_checkpoint() {
             return Ok(()); // nothing was applied since
         }
+        seat.may_be_released |= last && !planted::is(planted::Bug::ReleasedGoesOn);
         let Custody::Idle(owner) = mem::replace(&mut seat.custody, Custody::Gone) else { return Ok(()) };
         // Nobody is to wait for files to be joined.
         let compacts = owner.wants_base() && (!last || owner.newest().is_none());
@@ -257,7 +258,7 @@ impl Station {
             }
             return Ok(());
         }
-        seat.custody = Custody::Idle(owner);
+        (seat.custody, seat.may_be_released) = (Custody::Idle(owner), false);
         self.leave_if_clean(at, now)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_engine::{
-    control,
+    control::{self, Control},
     event::Seq,
     frame::{
         Kind, Origin,
@@ -43,6 +43,8 @@ pub struct Seat {
     /// Its own changes are not all since the manifest's newest checkpoint: the next one has to hold everything.
     pub(super) must_be_base: bool,
     pub(super) leaving: Leaving,
+    /// A last state of it may stand, after which nothing may be told: it does nothing until one stands that is not the last.
+    pub(super) may_be_released: bool,
     pub(super) next_checkpoint: Duration,
     /// Ticket of the first batch with which all its outputs hear of it.
     pub(super) introduction: Option<u64>,
@@ -111,6 +113,7 @@ impl Station {
             order: Order::Own { epoch: 0, rolled_back: false },
             must_be_base: false,
             leaving: Leaving::No,
+            may_be_released: false,
             next_checkpoint: self.now.since_start + self.cadence.checkpoint_every,
             saved_position: made.saved_position,
             introduction: None,
@@ -135,6 +138,9 @@ impl Station {
             ControlLog::new(self.outbox.register(of, epoch, from, &outputs), epoch)
         });
         seat.control = control;
+        if let Some(configure) = self.configure.get(&seat.id.kind) {
+            seat.tell_if_behind(configure, &mut self.outbox);
+        }
     }
 
     /// The task works here no more: what no frame has told of it is gone.
@@ -185,8 +191,16 @@ impl Seat {
         self.custody.is_owner()
     }
 
+    /// A task that is owned, and of an earlier generation, is told of this one.
+    pub(super) fn tell_if_behind(&mut self, configure: &Control, outbox: &mut Outbox) {
+        let is_behind = matches!(configure, Control::Configure(newer) if self.task.generation() < newer.generation);
+        if is_behind {
+            self.append_control(configure, outbox);
+        }
+    }
+
     /// Where its control records go, and through which outbox.
-    pub fn append_control(&mut self, control: &control::Control, outbox: &mut Outbox) {
+    pub fn append_control(&mut self, control: &Control, outbox: &mut Outbox) {
         if let Some(log) = &mut self.control {
             log.append(control, outbox);
         }
