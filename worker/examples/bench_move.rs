@@ -149,7 +149,7 @@ impl Worker {
         let log = Arc::new(Watched { log, seen: Mutex::default() });
         let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
         let mut registry = Registry::default();
-        let partitions = sources.map(|(source, at)| registry.resolve(&source.name, at).unwrap()).collect();
+        let partitions = sources.map(|(source, at)| registry.resolve(&source.name, at, 1).unwrap()).collect();
         let work = Work {
             pipeline: pipeline.clone(),
             configuration: Configuration::first_of(pipeline),
