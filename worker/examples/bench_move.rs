@@ -352,7 +352,7 @@ fn main() {
             gaps.extend([of_other, of_model]);
             epoch += 1;
         }
-        let (from, to) = if moves % 2 == 0 { (a, &mut b) } else { (b, &mut a) };
+        let (from, to) = if moves.is_multiple_of(2) { (a, &mut b) } else { (b, &mut a) };
         to.order(&moved, Some(Order::Follow { epoch }));
         to.until(
             "follows",

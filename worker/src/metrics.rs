@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, RwLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 use axum::{http::StatusCode, response::IntoResponse};
@@ -21,26 +21,39 @@ use crate::{
 /// What the host last told: updated by the run, read by the pages.
 pub struct Shared {
     statuses: RwLock<Vec<TaskStatus>>,
-    ready: AtomicBool,
+    phase: AtomicU8,
     /// Counted by the server itself.
     pub traffic: Traffic,
 }
 
+/// Does it take requests?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not yet: what was in the logs is still to be read.
+    Starting,
+    Ready,
+    /// No more.
+    Stopping,
+}
+
 impl Shared {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { statuses: RwLock::default(), ready: AtomicBool::new(false), traffic: Traffic::default() })
+        let phase = AtomicU8::new(Phase::Starting as u8);
+        Arc::new(Self { statuses: RwLock::default(), phase, traffic: Traffic::default() })
     }
-    pub fn update(&self, statuses: Vec<TaskStatus>, ready: bool) {
+    pub fn update(&self, statuses: Vec<TaskStatus>, phase: Phase) {
         if let Ok(mut current) = self.statuses.write() {
             *current = statuses;
         }
-        self.ready.store(ready, Ordering::Release);
+        self.phase.store(phase as u8, Ordering::Release);
     }
     fn statuses(&self) -> Vec<TaskStatus> {
         self.statuses.read().map(|s| s.clone()).unwrap_or_default()
     }
-    fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+    fn phase(&self) -> Phase {
+        let told = self.phase.load(Ordering::Acquire);
+        [Phase::Starting, Phase::Ready].into_iter().find(|phase| *phase as u8 == told).unwrap_or(Phase::Stopping)
     }
 }
 
@@ -77,7 +90,11 @@ pub fn health() -> &'static str {
 
 /// `/readyz`: it takes requests.
 pub fn readiness(shared: &Shared) -> impl IntoResponse + use<> {
-    if shared.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") }
+    match shared.phase() {
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: what is in the logs is still being read\n"),
+        Phase::Ready => (StatusCode::OK, "ready\n"),
+        Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
 }
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

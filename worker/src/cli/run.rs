@@ -26,7 +26,7 @@ use crate::{
         serving::{Serving, Shown},
         status::{TaskStatus, Totals},
     },
-    metrics,
+    metrics::{self, Phase},
     overview::{DecisionFigures, Moment, Overview, experiments},
     pipeline::Pipeline,
     progress::Progress,
@@ -120,7 +120,7 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     };
     let host = Host::start(work, Tasks::All, &args.host_config())?;
     let shared = metrics::Shared::new();
-    shared.update(host.statuses(), host.has_caught_up());
+    shared.update(host.statuses(), phase_of(&host));
     let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;
     let serving = Arc::new(Serving::new(&pipeline, &host, posted));
     let mut view = View::new(&pipeline, data.configuration().generation(), serving.clone(), shared.clone());
@@ -214,6 +214,10 @@ impl View {
     }
 }
 
+fn phase_of(host: &Host) -> Phase {
+    if host.has_caught_up() { Phase::Ready } else { Phase::Starting }
+}
+
 /// Waits for the end, a signal or a failure, and shows how it goes meanwhile.
 async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::Other(format!("cannot listen for signals: {e}"));
@@ -221,7 +225,7 @@ async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) ->
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     view.progress = Progress::start(Totals::of(&host.statuses()).read);
     let mut ticks = interval(POLL);
-    let (mut updated, mut sampled, mut is_ready) = (Instant::now(), None, false);
+    let (mut updated, mut sampled, mut phase) = (Instant::now(), None, Phase::Starting);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -231,9 +235,9 @@ async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) ->
         if host.is_done() || host.is_failing() {
             break;
         }
-        if updated.elapsed() >= METRICS_EVERY || (!is_ready && host.has_caught_up()) {
-            (updated, is_ready) = (Instant::now(), host.has_caught_up());
-            view.shared.update(host.statuses(), is_ready);
+        if updated.elapsed() >= METRICS_EVERY || phase != phase_of(host) {
+            (updated, phase) = (Instant::now(), phase_of(host));
+            view.shared.update(host.statuses(), phase);
         }
         if has_page && sampled.is_none_or(|sampled: Instant| sampled.elapsed() >= OVERVIEW_EVERY) {
             sampled = Some(Instant::now());
@@ -243,7 +247,7 @@ async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) ->
             view.draw(&host.statuses());
         }
     }
-    view.shared.update(host.statuses(), false);
+    view.shared.update(host.statuses(), Phase::Stopping);
     if !quiet {
         view.draw(&host.statuses());
     }

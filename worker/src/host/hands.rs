@@ -26,7 +26,7 @@ pub enum Errand {
 
 pub enum News {
     Answered(u64, Answer),
-    Made(TaskId, Result<Made, HostError>),
+    Made(TaskId, Result<Box<Made>, HostError>),
 }
 
 /// What errands are done with.
@@ -68,7 +68,7 @@ impl Tools {
         match errand {
             Errand::Ask { id, op, tell } => self.tell(&tell, News::Answered(id, self.store.answer(op))),
             Errand::Make { task, restored, tell } => {
-                let made = (self.make)(&task, restored.as_ref());
+                let made = (self.make)(&task, restored.as_ref()).map(Box::new);
                 self.tell(&tell, News::Made(task, made));
             }
             Errand::LetGo(task) => drop(task),

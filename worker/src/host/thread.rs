@@ -189,7 +189,7 @@ impl EngineThread {
             let heard = match news {
                 News::Answered(id, answer) => self.station.answered(id, answer, self.control.now()),
                 News::Made(_, Ok(made)) => {
-                    self.station.made(made);
+                    self.station.made(*made);
                     Ok(())
                 }
                 News::Made(task, Err(error)) => {

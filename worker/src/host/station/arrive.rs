@@ -47,7 +47,7 @@ enum Stage {
 
 /// For whom a checkpoint is loaded.
 enum For {
-    Owner(Owner),
+    Owner(Box<Owner>),
     /// By the manifest with this token: somebody else may replace it, and remove files, meanwhile.
     Standby {
         write_token: String,
@@ -192,7 +192,7 @@ impl Station {
             }
             Next::Done(Ok(owner)) => {
                 let load = owner.load();
-                self.loading(task, order, For::Owner(owner), load)?;
+                self.loading(task, order, For::Owner(Box::new(owner)), load)?;
             }
             Next::Done(Err(cause)) => return Err(Failed { task: task.to_string(), cause }),
         }
@@ -236,7 +236,7 @@ impl Station {
                 let owner = match whose {
                     For::Owner(mut owner) => {
                         owner.go_on_from(restored.as_ref().map(|restored| &restored.checkpoint));
-                        Some(owner)
+                        Some(*owner)
                     }
                     For::Standby { .. } => None,
                 };

@@ -28,7 +28,7 @@ use super::{
     Backend, Prepared, ServeError, Server, SetupError, Timeouts,
     api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity, RankedItem, Rejected, Scalar, UsedModel},
 };
-use crate::metrics::Shared;
+use crate::metrics::{Phase, Shared};
 
 /// Whatever takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -178,7 +178,7 @@ fn start_with(serving: &Serving, beside: &Path, timeouts: Timeouts, decisions: u
     let prepared = Prepared::new(serving, beside, here(), timeouts)?;
     let (address, engine) = (prepared.address(), StandIn::new(decisions));
     let shared = Shared::new();
-    shared.update(Vec::new(), true);
+    shared.update(Vec::new(), Phase::Ready);
     let server = Server::start(vec![prepared.listener(engine.clone(), shared)])?;
     Ok(Running { address, engine, server: Some(server) })
 }
