@@ -81,13 +81,15 @@ fn with_mapping(text: String, way: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::Ground;
+    use crate::{faults::Faults, ground::Ground};
 
     #[test]
     fn every_way_is_a_pipeline_and_another_one() {
         for seed in 0..20 {
             for remapped in [false, true] {
-                let ground = Ground::changing(seed, 3, remapped).unwrap();
+                let ground =
+                    Ground::changing(seed, &Faults { changes: 3, remapped: u64::from(remapped), ..Faults::none() })
+                        .unwrap();
                 let specs: Vec<&str> = (1..=4).map(|g| ground.at(g).configuration.spec.as_str()).collect();
                 assert!(specs.windows(2).all(|pair| pair[0] != pair[1]), "seed {seed}");
                 assert!(ground.at(4).configuration.other_meanings().is_empty());

@@ -65,6 +65,7 @@ pub const VERSIONS_MEET_BY_RELEASE: &str = "another engine version takes over on
 pub const ERASED_IS_GONE: &str = "no checkpoint holds who was erased";
 pub const COVERED_IS_TOLD: &str = "what is covered gets no more records";
 pub const READ_UNDER_ONE_GENERATION: &str = "a source's record is read once, under one generation";
+pub const NO_EXAMPLE_IS_LATE: &str = "no example comes behind what its model has learned";
 pub const EXAMPLES_ARE_THE_ORACLES: &str = "examples are those of the oracle";
 
 /// A task that nothing happens to: it applies its log record by record.
@@ -366,6 +367,11 @@ impl<'g> Checks<'g> {
                     *handle = rewire(profile, handle, (*origin, 1), outputs, outbox);
                 }
                 _ => {}
+            }
+            if let Task::Model(model, ..) = &*fold
+                && model.late() > 0
+            {
+                return Err(violation(NO_EXAMPLE_IS_LATE, format!("{task} at offset {}", fold.position().0)));
             }
             for output in 0..outputs.len() {
                 outbox.cut(output);

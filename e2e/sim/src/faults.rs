@@ -51,6 +51,8 @@ pub struct Faults {
     /// So many times the pipeline becomes another one; and whether a source is read in another way then.
     pub changes: u64,
     pub remapped: u64,
+    /// Sources with nothing new are soon idle.
+    pub idle: u64,
     /// The longest that anything takes, in ticks.
     pub delay_ticks: u64,
 }
@@ -61,7 +63,7 @@ impl Faults {
     }
 
     /// All of them, by name.
-    pub fn fields(&mut self) -> [(&'static str, &mut u64); 28] {
+    pub fn fields(&mut self) -> [(&'static str, &mut u64); 29] {
         [
             ("crash", &mut self.crash),
             ("pause", &mut self.pause),
@@ -90,6 +92,7 @@ impl Faults {
             ("mixed_versions", &mut self.mixed_versions),
             ("changes", &mut self.changes),
             ("remapped", &mut self.remapped),
+            ("idle", &mut self.idle),
             ("delay_ticks", &mut self.delay_ticks),
         ]
     }
@@ -131,6 +134,7 @@ impl Faults {
             ..Self::default()
         };
         let changes = if rng.per_mille(400) { 1 + rng.below(3) } else { 0 };
-        Self { changes, remapped: u64::from(changes > 0 && rng.per_mille(600)), ..drawn }
+        let remapped = u64::from(changes > 0 && rng.per_mille(600));
+        Self { changes, remapped, idle: u64::from(rng.per_mille(250)), ..drawn }
     }
 }

@@ -23,7 +23,7 @@ use millrace_engine::{
     plan::{ConfigureError, FIRST_GENERATION, PlanError},
 };
 
-use crate::changes;
+use crate::{changes, faults::Faults};
 
 pub struct Ground {
     /// By generation.
@@ -70,6 +70,8 @@ pub struct Coming {
 
 /// The pipeline of every world, to begin with.
 pub const PIPELINE: &str = include_str!("pipeline.yaml");
+const NEVER_IDLE: &str = "idleAfter: 1h";
+const SOON_IDLE: &str = "idleAfter: 10ms";
 /// The file of the source that is one, if any is.
 pub const FILE: &str = "app.jsonl";
 /// Beyond what any source believes.
@@ -104,9 +106,11 @@ impl Ground {
         Self::of(&[PIPELINE.to_owned()])
     }
 
-    /// Of a world in which it changes so many times. `remapped`: also how a source is read, which is a file then.
-    pub fn changing(seed: u64, changes: u64, remapped: bool) -> Result<Self, GroundError> {
-        Self::of(&changes::pipelines(seed, changes, remapped))
+    /// Of a world in which it changes, or in which sources become idle.
+    pub fn changing(seed: u64, faults: &Faults) -> Result<Self, GroundError> {
+        let texts = changes::pipelines(seed, faults.changes, faults.remapped > 0).into_iter();
+        let soon_idle = |text: String| if faults.idle > 0 { text.replace(NEVER_IDLE, SOON_IDLE) } else { text };
+        Self::of(&texts.map(soon_idle).collect::<Vec<_>>())
     }
 
     fn of(texts: &[String]) -> Result<Self, GroundError> {

@@ -28,10 +28,10 @@ pub type Ended = Result<Report, (Violation, Report)>;
 /// Runs a world with its faults, and once more without any: both have to come to the same results. `tell` hears of
 /// everything that happens in the first one.
 pub fn simulate(ground: &Ground, scenario: &Scenario, tell: Option<fn(&str)>) -> Result<Ended, GroundError> {
-    if scenario.faults.changes > 0 {
-        let faults = &scenario.faults;
-        let ground = Ground::changing(scenario.seed, faults.changes, faults.remapped > 0)?;
-        // When it changes depends on what goes wrong.
+    let faults = &scenario.faults;
+    if faults.changes > 0 || faults.idle > 0 {
+        let ground = Ground::changing(scenario.seed, faults)?;
+        // When it changes, and what comes late after a source was idle, depends on what goes wrong.
         return world(&ground, scenario, tell);
     }
     let ended = world(ground, scenario, tell)?;

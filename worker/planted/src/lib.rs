@@ -90,6 +90,8 @@ bugs! {
     HeldMovesNothing,
     /// A source is idle at its end at once.
     IdleAtOnce,
+    /// A profile task tells models that it is idle, when its sources are.
+    IdlePassedOn,
 
     // Generations of the pipeline.
     /// A source goes over to a changed pipeline where its checkpoint is, below what a dead owner has told.
