@@ -52,7 +52,7 @@ $(OBP)/.complete:
 
 sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1; PLANTED=1: known bugs must be caught)
 	$(CARGO) build $(BUILD) -p millrace-sim $(if $(PLANTED),--features planted)
-	$(dir $(BIN))millrace-sim $(if $(PLANTED),--planted --seeds $(or $(SEEDS),300),$(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000)))
+	$(dir $(BIN))millrace-sim $(if $(PLANTED),--planted --seeds $(or $(SEEDS),1000),$(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000)))
 
 test: build ## Run all tests
 	$(CARGO) test $(BUILD) --workspace
