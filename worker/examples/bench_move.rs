@@ -1,8 +1,9 @@
 //! How long a task with about 1 GB of state is not worked on while it moves between two hosts, how long other tasks wait
 //! meanwhile, and how soon a standby goes on without its owner.
 //!
-//! `cargo run --release -p millrace --example bench_move [USERS [MOVES [LOG]]]`. Two hosts of one process over one log and one store,
-//! both on disk, in temporary folders; the log's in the folder LOG, if that is given: what is synced beside a gigabyte on one disk waits. One events partition has almost all users. Times are of the clock.
+//! `cargo run --release -p millrace --example bench_move [USERS [MOVES [LOG]]]`. Two hosts of one process over one log and one
+//! store, both on disk, in temporary folders; the log's in the folder LOG, if that is given: what is synced beside a
+//! gigabyte on one disk waits. One events partition has almost all users. Times are of the clock.
 //!
 //! A *pause* is from the last frame that the former owner has told of the task's effects to the first one of the next owner,
 //! both durable. A *gap* of another task is the time between two looks at its log in which it found something to apply, from
@@ -252,137 +253,165 @@ fn ms(of: Duration) -> f64 {
     of.as_secs_f64() * 1e3
 }
 
+/// Both hosts, and what is moved between them.
+struct Fleet {
+    hosts: [Worker; 2],
+    moved: TaskId,
+    epoch: u64,
+}
+
+/// What a move came to.
+struct Moved {
+    level: Duration,
+    released: Duration,
+    owned: Duration,
+    pause: Duration,
+    /// Of the other profile task, and of the model task.
+    gaps: [Duration; 2],
+    longest_append: Duration,
+}
+
+impl Fleet {
+    fn state_bytes(&self, host: usize) -> u64 {
+        self.hosts[host].host.fleet().reports().get(&self.moved).map_or(0, |report| report.state_bytes)
+    }
+
+    /// How many checkpoints of the task this host has written.
+    fn checkpoints(&self, host: usize) -> u64 {
+        let statuses = self.hosts[host].host.statuses();
+        let of_moved = statuses.iter().find(|status| status.task == self.moved.to_string());
+        of_moved.map_or(0, |status| status.checkpoints.count)
+    }
+
+    fn wait(&self, until: impl Fn(&Self) -> bool) {
+        while !until(self) {
+            assert!(!self.hosts.iter().any(|worker| worker.host.is_failing()), "a host has failed");
+            thread::sleep(TICK);
+        }
+    }
+
+    fn follow(&mut self, to: usize) -> Instant {
+        self.hosts[to].order(&self.moved, Some(Order::Follow { epoch: self.epoch }));
+        let is_level = |role: &Role| matches!(role, Role::Follows { lag_records, .. } if *lag_records <= LEVEL_RECORDS);
+        self.hosts[to].until("follows", &self.moved, is_level)
+    }
+
+    fn own(&mut self, to: usize) -> Instant {
+        self.epoch += 1;
+        self.hosts[to].order(&self.moved, own(self.epoch));
+        self.hosts[to].until("is owned", &self.moved, |role| *role == Role::Owns)
+    }
+
+    fn gap(&self, host: usize, partition: &LogPartition, from: Instant, to: Instant) -> Duration {
+        let seen = self.hosts[host].log.seen.lock().unwrap();
+        longest_gap(seen.applied.get(partition).map_or(&[], Vec::as_slice), from, to)
+    }
+
+    fn move_to(&mut self, to: usize) -> Moved {
+        let (from, began) = (1 - to, Instant::now());
+        let level = self.follow(to);
+        self.hosts[from].order(&self.moved, Some(Order::Release { epoch: self.epoch }));
+        let released = self.hosts[from].until("is released", &self.moved, |role| matches!(role, Role::Released { .. }));
+        let owned = self.own(to);
+        self.hosts[from].order(&self.moved, None);
+        thread::sleep(Duration::from_secs(1));
+        let ended = Instant::now();
+        let last = told(&self.hosts[from], self.epoch - 1).last().copied().unwrap();
+        let first = told(&self.hosts[to], self.epoch).first().copied().unwrap();
+        Moved {
+            level: level - began,
+            released: released - level,
+            owned: owned - released,
+            pause: first - last,
+            gaps: [self.gap(1, &logs::events(1), began, ended), self.gap(0, &logs::examples("ctr"), began, ended)],
+            longest_append: longest_append(&[&self.hosts[0].log, &self.hosts[1].log], began),
+        }
+    }
+
+    /// Nothing more of the owner becomes durable, and nothing is released: how soon its standby tells effects.
+    fn promote(&mut self, to: usize) -> Duration {
+        self.follow(to);
+        self.hosts[1 - to].host.abandoner()();
+        let lost = Instant::now();
+        self.own(to);
+        while told(&self.hosts[to], self.epoch).is_empty() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        told(&self.hosts[to], self.epoch)[0] - lost
+    }
+}
+
+/// The task to be moved is on the first host, with the source and the model; the other profile task is on the second.
+fn fleet(pipeline: &Arc<Pipeline>, log: &Arc<dyn Log>, store: &Arc<dyn Store>) -> Fleet {
+    let [mut a, mut b] = ["a", "b"].map(|name| Worker::start(name, pipeline, log.clone(), store.clone()));
+    let moved = profile_task(0);
+    for task in [ingest_task("events", 0), moved.clone(), model_task("ctr")] {
+        a.order(&task, own(1));
+    }
+    b.order(&profile_task(1), own(1));
+    Fleet { hosts: [a, b], moved, epoch: 1 }
+}
+
+fn report(moves: &[Moved], promoted: Duration) {
+    let told = |what: &str, of: Vec<Duration>, upper: f64| {
+        let [median, high, most] = [0.5, upper, 1.0].map(|q| ms(quantile(&of, q)));
+        println!("{what}: median {median:.0} ms, p{:.0} {high:.0}, most {most:.0}", upper * 100.0);
+    };
+    told("level after", moves.iter().map(|moved| moved.level).collect(), 0.95);
+    told("pause", moves.iter().map(|moved| moved.pause).collect(), 0.95);
+    told("longest gap of another task", moves.iter().flat_map(|moved| moved.gaps).collect(), 0.99);
+    println!("a standby whose owner is gone tells its first effects after {:.0} ms", ms(promoted));
+}
+
 fn main() {
     let mut args = std::env::args().skip(1);
     let most = args.next().map_or(USERS, |arg| arg.parse().unwrap());
     let moves = args.next().map_or(MOVES, |arg| arg.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let of_log = args.next().map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
-    let file = folder.path().join("pipeline.yaml");
+    let (file, events) = (folder.path().join("pipeline.yaml"), folder.path().join("events.jsonl"));
     fs::write(&file, PIPELINE).unwrap();
     fs::write(folder.path().join("keys.txt"), format!("k: {}", "a".repeat(32))).unwrap();
-    let events = folder.path().join("events.jsonl");
-    File::create(&events).unwrap();
+    let mut out = BufWriter::new(File::create(&events).unwrap());
     let pipeline = Arc::new(Pipeline::load(&file, &BTreeMap::new()).unwrap());
     let users = users(&pipeline, most);
-    let mut out = BufWriter::new(File::create(&events).unwrap());
-    let all = || users.iter().flatten();
-    for (n, user) in all().enumerate() {
+    for (n, user) in users.iter().flatten().enumerate() {
         out.write_all(line(*user, n as u64, FIRST_MS + n as u64 / 1_000).as_bytes()).unwrap();
     }
     out.flush().unwrap();
     let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&of_log.path().join("log"), Options::default()).unwrap());
     let store: Arc<dyn Store> = Arc::new(FolderStore::open(&folder.path().join("store")).unwrap());
-    let mut a = Worker::start("a", &pipeline, log.clone(), store.clone());
-    let mut b = Worker::start("b", &pipeline, log, store);
-    let (moved, other) = (profile_task(0), profile_task(1));
-    for task in [ingest_task("events", 0), moved.clone(), model_task("ctr")] {
-        a.order(&task, own(1));
-    }
-    b.order(&other, own(1));
-    let count = all().count() as u64;
-    while Totals::of(&a.host.statuses()).read < count {
-        assert!(!a.host.is_failing());
-        thread::sleep(TICK);
-    }
-    let state_bytes =
-        |worker: &Worker| worker.host.fleet().reports().get(&moved).map_or(0, |report| report.state_bytes);
-    while state_bytes(&a) < most * 500 {
-        thread::sleep(TICK);
-    }
+    let mut fleet = fleet(&pipeline, &log, &store);
+    let count = users.iter().flatten().count() as u64;
     let stop = AtomicBool::new(false);
-    let (of_a, of_b) = (a.log.clone(), b.log.clone());
     thread::scope(|scope| {
+        fleet.wait(|fleet| Totals::of(&fleet.hosts[0].host.statuses()).read >= count);
         scope.spawn(|| traffic(&events, &users, FIRST_MS + count / 1_000 + 1_000, &stop));
         // What is replayed is what comes, not what was there at the beginning.
-        let newest = |worker: &Worker| {
-            let statuses = worker.host.statuses();
-            let of_moved = statuses.iter().find(|status| status.task == moved.to_string());
-            of_moved.map_or(0, |status| status.checkpoints.count)
-        };
-        while Totals::of(&a.host.statuses()).lag > LEVEL_RECORDS {
-            thread::sleep(TICK);
-        }
-        let wanted = newest(&a) + 2;
-        while newest(&a) < wanted {
-            thread::sleep(TICK);
-        }
-        println!("{} MB of state, {count} users", state_bytes(&a) >> 20);
-        let (mut pauses, mut gaps, mut loads) = (Vec::new(), Vec::new(), Vec::new());
-        let mut epoch = 1;
+        fleet.wait(|fleet| Totals::of(&fleet.hosts[0].host.statuses()).lag <= LEVEL_RECORDS);
+        let wanted = fleet.checkpoints(0) + 2;
+        fleet.wait(|fleet| fleet.checkpoints(0) >= wanted);
+        println!("{} MB of state, {count} users", fleet.state_bytes(0) >> 20);
+        let mut all = Vec::new();
         for n in 0..moves {
-            let (from, to) = if n % 2 == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
             thread::sleep(Duration::from_secs(2));
-            let began = Instant::now();
-            to.order(&moved, Some(Order::Follow { epoch }));
-            let level = to.until(
-                "follows",
-                &moved,
-                |role| matches!(role, Role::Follows { lag_records, .. } if *lag_records <= LEVEL_RECORDS),
-            );
-            from.order(&moved, Some(Order::Release { epoch }));
-            let released = from.until("is released", &moved, |role| matches!(role, Role::Released { .. }));
-            to.order(&moved, own(epoch + 1));
-            let owned = to.until("is owned", &moved, |role| *role == Role::Owns);
-            from.order(&moved, None);
-            thread::sleep(Duration::from_secs(1));
-            let last = told(from, epoch).last().copied().unwrap();
-            let first = told(to, epoch + 1).first().copied().unwrap();
-            let ended = Instant::now();
-            let gap = |log: &Watched, partition| {
-                let seen = log.seen.lock().unwrap();
-                longest_gap(seen.applied.get(&partition).map_or(&[], Vec::as_slice), began, ended)
-            };
-            let (of_other, of_model) = (gap(&of_b, logs::events(1)), gap(&of_a, logs::examples("ctr")));
+            let moved = fleet.move_to((n + 1) % 2);
             println!(
                 "move {:>2}: level after {:>6.0} ms, released after {:>4.0}, owned after {:>4.0}; pause {:>5.0} ms; longest gap of \
-                 the other profile task {:>4.0} ms, of the model task {:>4.0} ms; longest append {:>4.0} ms; {} MB",
+                 the other profile task {:>4.0} ms, of the model task {:>4.0} ms; longest append {:>4.0} ms",
                 n + 1,
-                ms(level - began),
-                ms(released - level),
-                ms(owned - released),
-                ms(first - last),
-                ms(of_other),
-                ms(of_model),
-                ms(longest_append(&[&of_a, &of_b], began)),
-                state_bytes(to) >> 20,
+                ms(moved.level),
+                ms(moved.released),
+                ms(moved.owned),
+                ms(moved.pause),
+                ms(moved.gaps[0]),
+                ms(moved.gaps[1]),
+                ms(moved.longest_append),
             );
-            loads.push(level - began);
-            pauses.push(first - last);
-            gaps.extend([of_other, of_model]);
-            epoch += 1;
+            all.push(moved);
         }
-        let (from, to) = if moves.is_multiple_of(2) { (a, &mut b) } else { (b, &mut a) };
-        to.order(&moved, Some(Order::Follow { epoch }));
-        to.until(
-            "follows",
-            &moved,
-            |role| matches!(role, Role::Follows { lag_records, .. } if *lag_records <= LEVEL_RECORDS),
-        );
-        // Nothing more of it becomes durable, and nothing is released.
-        from.host.abandoner()();
-        let lost = Instant::now();
-        to.order(&moved, own(epoch + 1));
-        to.until("is owned", &moved, |role| *role == Role::Owns);
-        while told(to, epoch + 1).is_empty() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let promoted = told(to, epoch + 1)[0] - lost;
+        let promoted = fleet.promote((moves + 1) % 2);
         stop.store(true, Ordering::Release);
-        println!("level after: median {:.0} ms, most {:.0}", ms(quantile(&loads, 0.5)), ms(quantile(&loads, 1.0)));
-        println!(
-            "pause: median {:.0} ms, p95 {:.0}, most {:.0}",
-            ms(quantile(&pauses, 0.5)),
-            ms(quantile(&pauses, 0.95)),
-            ms(quantile(&pauses, 1.0))
-        );
-        println!(
-            "longest gap of another task: median {:.0} ms, p99 {:.0}, most {:.0}",
-            ms(quantile(&gaps, 0.5)),
-            ms(quantile(&gaps, 0.99)),
-            ms(quantile(&gaps, 1.0))
-        );
-        println!("a standby whose owner is gone tells its first effects after {:.0} ms", ms(promoted));
-        drop(from.host.stop());
+        report(&all, promoted);
     });
 }

@@ -255,7 +255,7 @@ impl Data {
         let configuration = configuration_of(folder, &dir, pipeline)?;
         let log = Arc::new(EmbeddedLog::open(&dir.log(), Options::default())?);
         let store = Arc::new(FolderStore::open(&dir.checkpoints())?);
-        let started = crate::host::hands::unix_ms();
+        let started = crate::host::clock::unix_ms();
         let claimant = Claimant {
             pipeline: dir.identity().identity.clone(),
             owner: format!("{}-{started}", std::process::id()),

@@ -98,7 +98,8 @@ impl Slice {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
     busy: Duration,
-    since: Duration,
+    /// Since it came, or the last window.
+    since: Option<Duration>,
     /// At `since`.
     position: u64,
     pub millicores: u64,
@@ -114,12 +115,14 @@ impl Load {
 
     /// Ends a window, if it is time; `since_start` never falls.
     pub fn look(&mut self, since_start: Duration, position: u64) {
-        let window = since_start.saturating_sub(self.since);
-        if window >= LOAD_WINDOW {
+        let window = self.since.map(|since| since_start.saturating_sub(since));
+        if let Some(window) = window.filter(|window| *window >= LOAD_WINDOW) {
             self.millicores = (1000.0 * self.busy.as_secs_f64() / window.as_secs_f64()).round() as u64;
             self.records_per_second = position.saturating_sub(self.position) as f64 / window.as_secs_f64();
-            (self.busy, self.since, self.position) = (Duration::ZERO, since_start, position);
+        } else if window.is_some() {
+            return;
         }
+        (self.busy, self.since, self.position) = (Duration::ZERO, Some(since_start), position);
     }
 }
 
@@ -170,10 +173,11 @@ mod tests {
             load.look(Duration::from_secs(seconds), position);
             (load.millicores, load.records_per_second)
         };
-        assert_eq!(at(1, 4, 100), (0, 0.0), "the first window is not over");
-        assert_eq!(at(0, 5, 200), (200, 40.0));
-        assert_eq!(at(4, 9, 250), (200, 40.0));
-        assert_eq!(at(0, 13, 280), (500, 10.0));
-        assert_eq!(at(0, 18, 280), (0, 0.0));
+        assert_eq!(at(1, 1_000, 9_000), (0, 0.0), "what was before it came does not count");
+        assert_eq!(at(1, 1_004, 9_100), (0, 0.0), "the first window is not over");
+        assert_eq!(at(0, 1_005, 9_200), (200, 40.0));
+        assert_eq!(at(4, 1_009, 9_250), (200, 40.0));
+        assert_eq!(at(0, 1_013, 9_280), (500, 10.0));
+        assert_eq!(at(0, 1_018, 9_280), (0, 0.0));
     }
 }

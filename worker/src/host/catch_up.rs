@@ -55,7 +55,7 @@ pub enum Behind {
     Ticket(u64),
     /// An events partition; up to which offset is known once all topics are in.
     Partition(Option<u64>),
-    /// An events partition that came later, from another host: up to which offset.
-    TakenOver(u64),
+    /// An events partition that came later, from another host: up to which offset, once the log has told.
+    TakenOver(Option<u64>),
     No,
 }

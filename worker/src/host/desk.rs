@@ -32,7 +32,7 @@ pub type Reply<T> = oneshot::Sender<T>;
 /// What may be asked of an engine thread, or told to it by another.
 pub enum Request {
     Decide(Box<super::decisions::Ask>),
-    /// Answered once the erasure is durable.
+    /// Answered once the erasure is durable; in a fleet, once its task has read it.
     Erase {
         user: Pseudonym,
         time: Time,

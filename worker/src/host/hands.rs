@@ -2,12 +2,12 @@
 //! state, let go of large ones, and of what was read of the log.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::{error::HostError, station::Made, task::Task};
@@ -19,14 +19,14 @@ use crate::{
 /// What is to be done; where there is news of it, it goes to whoever wanted it done.
 pub enum Errand {
     Ask { id: u64, op: Op, tell: Sender<News> },
-    Make { task: TaskId, restored: Option<Restored>, tell: Sender<News> },
+    Make { id: u64, task: TaskId, restored: Option<Restored>, tell: Sender<News> },
     LetGo(Task),
     Trim { partition: LogPartition, before: u64 },
 }
 
 pub enum News {
     Answered(u64, Answer),
-    Made(TaskId, Result<Box<Made>, HostError>),
+    Made(u64, Result<Box<Made>, HostError>),
 }
 
 /// What errands are done with.
@@ -36,6 +36,8 @@ pub struct Tools {
     pub make: Box<MakeTask>,
     /// There is news.
     pub wake: Arc<dyn Fn() + Send + Sync>,
+    /// What was to be done will not be: nobody is to wait for it.
+    pub failed: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Makes a task as its checkpoint left it, or as it begins.
@@ -50,7 +52,13 @@ pub fn start(tools: Tools) -> std::io::Result<(Sender<Errand>, Vec<JoinHandle<()
     let (tools, receiver) = (Arc::new(tools), Arc::new(Mutex::new(receiver)));
     let hand = |number: usize| {
         let (tools, receiver) = (tools.clone(), receiver.clone());
-        thread::Builder::new().name(format!("hand-{number}")).spawn(move || tools.work(&receiver))
+        thread::Builder::new().name(format!("hand-{number}")).spawn(move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tools.work(&receiver))) {
+                (tools.failed)();
+                (tools.wake)();
+                resume_unwind(panic);
+            }
+        })
     };
     Ok((errands, (0..HANDS).map(hand).collect::<Result<_, _>>()?))
 }
@@ -67,9 +75,9 @@ impl Tools {
     fn run(&self, errand: Errand) {
         match errand {
             Errand::Ask { id, op, tell } => self.tell(&tell, News::Answered(id, self.store.answer(op))),
-            Errand::Make { task, restored, tell } => {
+            Errand::Make { id, task, restored, tell } => {
                 let made = (self.make)(&task, restored.as_ref()).map(Box::new);
-                self.tell(&tell, News::Made(task, made));
+                self.tell(&tell, News::Made(id, made));
             }
             Errand::LetGo(task) => drop(task),
             Errand::Trim { partition, before } => {
@@ -86,8 +94,4 @@ impl Tools {
         let _ = whom.send(news);
         (self.wake)();
     }
-}
-
-pub fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }

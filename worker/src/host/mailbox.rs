@@ -88,6 +88,10 @@ impl<T> Mailbox<T> {
         }
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Nothing more is taken. What still waits is dropped, and so whoever asked is told.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);

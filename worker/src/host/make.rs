@@ -160,7 +160,8 @@ impl Maker<'_> {
         Ok(readings)
     }
 
-    /// Tells a living ingest task how its records are read under generations that it does not know yet.
+    /// Tells a living ingest task how its records are read under generations that it does not know yet. Only the simulator
+    /// does so far: a run learns of a changed pipeline when it starts.
     ///
     /// # Errors
     /// A generation cannot be compiled, or the source has no header that will do.

@@ -2,6 +2,7 @@
 
 mod beside;
 mod catch_up;
+pub mod clock;
 mod deal;
 pub mod decisions;
 pub mod desk;

@@ -8,7 +8,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    Host, decisions,
+    Host,
+    clock::now,
+    decisions,
     desk::{Reply, Request},
     figures::Figures,
     fleet::{Fleet, TakesNoOrders},
@@ -118,7 +120,11 @@ impl Serving {
     async fn answer<T>(&self, partition: usize, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ServeError> {
         let (reply, answer) = oneshot::channel();
         self.ask(partition, request(reply))?;
-        answer.await.map_err(|_| ServeError::Stopping)
+        answer.await.map_err(|_| match self.asked.mailboxes.iter().any(|mailbox| mailbox.is_closed()) {
+            true => ServeError::Stopping,
+            // It went between the question and the answer.
+            false => ServeError::NotHere { retry_after: RETRY_AFTER },
+        })
     }
 
     async fn accept_all(&self, request: EventsRequest) -> Result<Accepted, ServeError> {
@@ -145,9 +151,11 @@ impl Serving {
 
     /// Tells the owner of the user's partition of a withdrawal that was accepted: it must count at once.
     fn withdrawn(&self, user: Pseudonym, stated: Time) {
-        if let Some(owner) = self.asked.owners.of(self.partition_of(user)) {
-            self.asked.mailboxes[owner].tell(Request::Withdrawn { user, stated });
-        }
+        let owner = self.asked.owners.of(self.partition_of(user));
+        // While it is taken over here, any thread may come to own it.
+        let told =
+            self.asked.mailboxes.iter().enumerate().filter(|(thread, _)| owner.is_none_or(|owner| owner == *thread));
+        told.for_each(|(_, mailbox)| mailbox.tell(Request::Withdrawn { user, stated }));
     }
 
     async fn decide_one(&self, request: DecideRequest) -> Result<DecideAnswer, ServeError> {
@@ -158,11 +166,6 @@ impl Serving {
         let made = self.answer(partition, |reply| Request::Decide(Box::new(decisions::Ask { question, reply })));
         decisions::answer(&self.plan, made.await?, explain)
     }
-}
-
-pub fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 impl Backend for Serving {
@@ -177,7 +180,14 @@ impl Backend for Serving {
     fn erase(&self, user: Identity) -> BoxFuture<'_, Result<(), ServeError>> {
         let user = self.keys.user_of(user.reveal());
         let time = now();
-        Box::pin(self.answer(self.partition_of(user), move |reply| Request::Erase { user, time, reply }))
+        Box::pin(async move {
+            let erased = self.answer(self.partition_of(user), move |reply| Request::Erase { user, time, reply });
+            // It may be in the log, and be read by whoever owns the user next.
+            erased.await.map_err(|error| match error {
+                ServeError::NotHere { retry_after } => ServeError::NotKnown { retry_after },
+                error => error,
+            })
+        })
     }
 
     fn profile(&self, user: Identity) -> BoxFuture<'_, Result<Value, ServeError>> {

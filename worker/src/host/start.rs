@@ -207,15 +207,8 @@ impl Starting<'_> {
                 }
             })
         };
-        let failed = {
-            let control = self.control.clone();
-            move || {
-                control.abandoned.store(true, Ordering::Release);
-                control.stop.store(true, Ordering::Release);
-            }
-        };
-        let (writer, writer_thread) =
-            writer::start(self.work.log.clone(), wake.clone(), failed).map_err(|_| cannot_start("log-writer"))?;
+        let (writer, writer_thread) = writer::start(self.work.log.clone(), wake.clone(), self.failed())
+            .map_err(|_| cannot_start("log-writer"))?;
         let (hands, hand_threads) = hands::start(self.tools(wake.clone())).map_err(|_| cannot_start("hand"))?;
         let mailboxes: Vec<Arc<Mailbox<Request>>> = dealt.iter().map(|_| Arc::default()).collect();
         let helpers = Helpers { writer, hands, mailboxes };
@@ -256,6 +249,16 @@ impl Starting<'_> {
             log: self.work.log.clone(),
             make: Box::new(move |task, restored| work.maker(&shared, &config).make(task, restored)),
             wake,
+            failed: Box::new(self.failed()),
+        }
+    }
+
+    /// A thread that the others need has failed: nothing more is to be waited for.
+    fn failed(&self) -> impl Fn() + Send + Sync + 'static {
+        let control = self.control.clone();
+        move || {
+            control.abandoned.store(true, Ordering::Release);
+            control.stop.store(true, Ordering::Release);
         }
     }
 

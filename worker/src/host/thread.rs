@@ -16,9 +16,10 @@ use millrace_engine::{control::Erase, model::ModelTask, profile::Profile};
 use super::{
     beside::{Beside, Board, Directory, Shown, Told},
     catch_up::{Behind, CatchUp},
+    clock::unix_ms,
     desk::{ControlLog, Desk, Promised, Read, Request},
     error::HostError,
-    hands::{Errand, News, unix_ms},
+    hands::{Errand, News},
     logs,
     make::profile_task,
     owners::Owners,
@@ -165,7 +166,7 @@ impl EngineThread {
                     continue;
                 }
                 Command::Ask { id, op } => Errand::Ask { id, op, tell: self.tell.clone() },
-                Command::Make { task, restored } => Errand::Make { task, restored, tell: self.tell.clone() },
+                Command::Make { id, task, restored } => Errand::Make { id, task, restored, tell: self.tell.clone() },
                 Command::LetGo { task } => Errand::LetGo(task),
                 Command::Trim { partition, before } => Errand::Trim { partition, before },
             };
@@ -188,12 +189,12 @@ impl EngineThread {
             heard = true;
             let heard = match news {
                 News::Answered(id, answer) => self.station.answered(id, answer, self.control.now()),
-                News::Made(_, Ok(made)) => {
-                    self.station.made(*made);
+                News::Made(id, Ok(made)) => {
+                    self.station.made(id, *made);
                     Ok(())
                 }
-                News::Made(task, Err(error)) => {
-                    self.station.not_made(&task, &error);
+                News::Made(id, Err(error)) => {
+                    self.station.not_made(id, &error);
                     Err(error)
                 }
             };
@@ -228,7 +229,7 @@ impl EngineThread {
             let Some(partition) = seat.task.events_partition() else { continue };
             if beside.is_owner {
                 // What others have accepted for it counts before anybody is personalized.
-                beside.behind = self.log.end(&logs::events(partition)).map_or(Behind::No, Behind::TakenOver);
+                beside.behind = Behind::TakenOver(self.log.end(&logs::events(partition)).ok());
                 self.owners.set(partition, number);
             } else {
                 self.owners.clear(Some(partition), number);
@@ -287,7 +288,10 @@ impl EngineThread {
                     catch_up.partition_is_read();
                     Behind::No
                 }
-                Behind::TakenOver(end) if position >= end => Behind::No,
+                Behind::TakenOver(None) => {
+                    Behind::TakenOver(seat.task.controlled().and_then(|partition| self.log.end(partition).ok()))
+                }
+                Behind::TakenOver(Some(end)) if position >= end => Behind::No,
                 behind => behind,
             };
         }
@@ -382,10 +386,9 @@ impl EngineThread {
             Request::Learned { model, delta } => desk.learn(model, &delta),
             Request::Withdrawn { user, stated } => desk.withdraw(user, stated),
             Request::Profile { user, reply } => {
-                let found =
-                    owner_of(seats, desk.partition_of(user)).and_then(|(profile, _)| desk.profile(profile, user));
+                let Some((profile, _)) = owner_of(seats, desk.partition_of(user)) else { return };
                 // Whoever asked may be gone, here and below.
-                let _ = reply.send(found);
+                let _ = reply.send(desk.profile(profile, user));
             }
             Request::Erase { user, time, reply } => {
                 let partition = desk.partition_of(user);

@@ -11,7 +11,7 @@ use millrace_engine::{ENGINE_VERSION, event::Time, learn::Standing};
 use serde_json::{Value, json};
 
 use crate::host::{
-    hands::unix_ms,
+    clock::unix_ms,
     status::{Detail, TaskStatus, Totals},
 };
 

@@ -49,7 +49,7 @@ use self::{
     access::Access,
     api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity},
     limits::Limits,
-    problem::{BUSY, FAILED, INVALID, MOVING, NO_ORDERS, Problem, STOPPING, UNKNOWN_USER},
+    problem::{BUSY, FAILED, INVALID, MOVING, NO_ANSWER, NO_ORDERS, Problem, STOPPING, UNKNOWN_USER},
     tls::Certificate,
 };
 pub use self::{connection::Listener, limits::Timeouts};
@@ -89,6 +89,9 @@ pub enum ServeError {
     /// Nothing was done, because the user's profile is not here at the moment: it is being moved.
     #[error("the profile is not here")]
     NotHere { retry_after: Duration },
+    /// It may have been done: whoever did it has the task no more.
+    #[error("it is not known whether it was done")]
+    NotKnown { retry_after: Duration },
     /// Nothing was done, because this worker has all tasks of its pipeline.
     #[error("it takes no orders")]
     TakesNoOrders,
@@ -112,6 +115,11 @@ impl From<ServeError> for Problem {
             }
             ServeError::NotHere { retry_after } => {
                 Problem::new(MOVING, "the user's profile is being moved; come again").retry_after(retry_after)
+            }
+            ServeError::NotKnown { retry_after } => {
+                let detail =
+                    "the user's profile went to another worker meanwhile; whether the request was done is not known";
+                Problem::new(NO_ANSWER, detail).retry_after(retry_after)
             }
             ServeError::TakesNoOrders => {
                 Problem::new(NO_ORDERS, "this worker has all tasks of its pipeline, and takes no orders")

@@ -70,15 +70,20 @@ impl FolderStore {
     fn write(&self, key: &str, expected: Option<&Version>, bytes: &[u8]) -> Result<Outcome, StoreError> {
         let path = self.path(key)?;
         let folder = path.parent().unwrap_or(&self.root);
-        create_dirs(&self.root, folder).map_err(|error| StoreError::new(key, error))?;
+        {
+            // Nobody is to find a folder that is not durable yet.
+            let _writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+            create_dirs(&self.root, folder).map_err(|error| StoreError::new(key, error))?;
+        }
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
         // Hundreds of megabytes, perhaps: others write meanwhile.
         disk::prepare(&temporary, bytes).map_err(|error| StoreError::new(key, error))?;
         let _writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.get(key)?.map(|object| object.version).as_ref() != expected {
+        let found = self.get(key).map(|found| found.map(|object| object.version));
+        if found.as_ref().map(Option::as_ref) != Ok(expected) {
             let _ = std::fs::remove_file(&temporary);
-            return Ok(Outcome::Conflict);
+            return found.map(|_| Outcome::Conflict);
         }
         match disk::put_in_place(&path, &temporary) {
             Ok(()) => Ok(Outcome::Done(Version::of(bytes))),

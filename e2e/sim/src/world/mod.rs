@@ -14,7 +14,7 @@ use std::{
 use millrace::{
     host::{station::Seat, task::Task},
     log::Log,
-    store::{Answer, Op, memory::MemoryStore},
+    store::{Answer, Op, checkpoint::Restored, memory::MemoryStore},
 };
 use millrace_e2e::rng::Rng;
 use millrace_engine::event::Pseudonym;
@@ -69,6 +69,13 @@ enum Event {
         life: u64,
         id: u64,
         answer: Answer,
+    },
+    Make {
+        node: usize,
+        life: u64,
+        id: u64,
+        task: TaskId,
+        restored: Option<Restored>,
     },
     Orders {
         node: usize,
@@ -378,6 +385,7 @@ impl<'g> World<'g> {
             Event::Wake { node } => self.wake(node),
             Event::Appended { node, life, .. }
             | Event::Answered { node, life, .. }
+            | Event::Make { node, life, .. }
             | Event::Orders { node, life, .. } => {
                 if self.nodes[node].life != life || self.nodes[node].work.is_none() {
                     return Ok(());
@@ -387,7 +395,10 @@ impl<'g> World<'g> {
                     self.after(paused_for, event);
                     return Ok(());
                 }
-                self.hears(node, event)
+                match event {
+                    Event::Make { node, id, task, restored, .. } => self.make(node, id, &task, restored),
+                    event => self.hears(node, event),
+                }
             }
         }
     }

@@ -43,6 +43,10 @@ impl World<'_> {
                 };
                 format!("{}.{life} is answered: {answer}", name(node))
             }
+            Event::Make { node, life, task, restored, .. } => {
+                let from = restored.as_ref().map_or(0, |restored| restored.checkpoint.position.log_offset);
+                format!("{}.{life} makes {task} as of {from}", name(node))
+            }
             Event::Orders { node, orders, generations, .. } => {
                 let orders: Vec<String> = orders.iter().map(|(task, order)| format!("{task} {order:?}")).collect();
                 format!("{} is told, of generations {generations:?}: {}", name(node), orders.join(", "))

@@ -143,15 +143,10 @@ impl World<'_> {
                     let (delay, fate) = (self.delay(), self.fate_of(&op));
                     self.after(delay, Event::Ask { node, life, id, op, fate });
                 }
-                Command::Make { task, restored } => match work.maker.make(&task, restored.as_ref()) {
-                    Ok(made) => work.station.made(made),
-                    Err(error) => {
-                        work.station.not_made(&task, &error);
-                        if !self.is_outdated(&task, restored.as_ref()) {
-                            self.allowed(node, Err(error))?;
-                        }
-                    }
-                },
+                Command::Make { id, task, restored } => {
+                    let delay = self.delay();
+                    self.after(delay, Event::Make { node, life, id, task, restored });
+                }
                 Command::LetGo { .. } => {}
                 Command::Trim { partition, before } => {
                     self.checks.trimmed(&partition, before)?;
@@ -170,6 +165,27 @@ impl World<'_> {
             self.after(delay, Event::Append { node, life, ticket, appends, fate });
         }
         Ok(())
+    }
+
+    /// A task is made from its checkpoint, which has taken a while.
+    pub(super) fn make(
+        &mut self,
+        node: usize,
+        id: u64,
+        task: &TaskId,
+        restored: Option<Restored>,
+    ) -> Result<(), Violation> {
+        let Some(work) = &mut self.nodes[node].work else { return Ok(()) };
+        match work.maker.make(task, restored.as_ref()) {
+            Ok(made) => work.station.made(id, made),
+            Err(error) => {
+                work.station.not_made(id, &error);
+                if !self.is_outdated(task, restored.as_ref()) {
+                    self.allowed(node, Err(error))?;
+                }
+            }
+        }
+        self.dispatch(node)
     }
 
     /// Has somebody else saved the task since?

@@ -3,7 +3,8 @@
 //! A source record is read under one generation, whoever reads it and however often: read under another one, the same
 //! record might go to another events partition, whose readers do not know it yet. So a task goes on under the old generation
 //! up to a *switch*, which lies at or above all that anybody has told; and it goes beyond only once the newest checkpoint names
-//! the switch, and the one before as well, which is gone back to if the newest is damaged. A place is where a record begins (files: byte; topics: offset).
+//! the switch, and the one before as well, which is gone back to if the newest is damaged. A place is where a record begins
+//! (files: byte; topics: offset).
 
 use crate::codec::{Corrupt, Put, Reader};
 

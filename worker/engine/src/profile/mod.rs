@@ -191,8 +191,8 @@ impl Profile {
     }
 
     /// Takes in the log record at `offset`. If that holds a `Configure`, models may be others afterwards: `out` of what
-    /// follows is to have the outputs of [`Profile::plan`], see [`Outbox::rewire`]. `drain` then applies what it makes ready, and must have returned true
-    /// before the next record.
+    /// follows is to have the outputs of [`Profile::plan`], see [`Outbox::rewire`]. `drain` then applies what it makes ready,
+    /// and must have returned true before the next record.
     pub fn accept(
         &mut self,
         offset: u64,

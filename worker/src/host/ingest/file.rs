@@ -81,9 +81,10 @@ impl FileReader {
         self.lines.follow();
     }
 
-    /// Its length. What a compressed file holds is known only once it has been read: it counts as endless.
+    /// Its length. What a compressed file holds is known only once it has been read, and of one that was moved away nothing more
+    /// is known: they count as endless.
     pub fn end(&self) -> Result<u64, HostError> {
-        Ok(if self.lines.is_compressed() { u64::MAX } else { length(&self.path)? })
+        Ok(if self.lines.is_compressed() { u64::MAX } else { length(&self.path).unwrap_or(u64::MAX) })
     }
 
     pub fn is_broken(&self) -> bool {

@@ -74,6 +74,9 @@ impl Station {
     /// that failed; the others are seen to all the same.
     pub fn obey(&mut self, orders: &BTreeMap<TaskId, Order>, claimant: &Claimant, now: Now) -> Result<(), HostError> {
         self.now = now;
+        if self.is_finishing {
+            return Ok(());
+        }
         self.arrivals.retain(|arrival| orders.get(&arrival.task) == Some(&arrival.order));
         self.ended.retain(|task, ended| orders.get(task) == Some(&ended.order));
         let is_ready = |(task, order): (&TaskId, &Order)| {
@@ -160,10 +163,10 @@ impl Station {
         ready.chain(arriving).chain(seated).chain(ended).collect()
     }
 
-    /// A task that cannot go on reads no more here: what it needs next is gone, since others have gone on without it.
-    pub(super) fn falls_behind(&mut self, at: usize, error: &HostError) {
+    /// A task that cannot go on reads no more here: what it needs next is gone. Of a log, since others have gone on without it.
+    pub(super) fn gives_up(&mut self, at: usize, error: &HostError) {
         let (id, order) = (self.seats[at].id.clone(), self.seats[at].order);
-        tracing::warn!(task = %id, %error, "the log does not reach back to where this copy of the task is: it is given up here");
+        tracing::warn!(task = %id, %error, "what the task needs next is not there: it is given up here");
         self.unseat(at);
         self.ends(&id, order, error);
     }
@@ -240,8 +243,9 @@ impl Station {
                     }
                     For::Standby { .. } => None,
                 };
-                self.commands.push_back(Command::Make { task: task.clone(), restored });
-                self.arrivals.push(Arrival { task, order, stage: Stage::Making(owner), asked: 0 });
+                self.asked += 1;
+                self.commands.push_back(Command::Make { id: self.asked, task: task.clone(), restored });
+                self.arrivals.push(Arrival { task, order, stage: Stage::Making(owner), asked: self.asked });
             }
             (Next::Done(Err(cause @ LineageError::AllDamaged { .. })), For::Standby { write_token }) => {
                 self.look_up(task, order, Some(CannotLoad { write_token, cause }));
@@ -271,10 +275,9 @@ impl Station {
         self.arrivals.iter().position(|arrival| arrival.asked == asked)
     }
 
-    /// A task that [`Command::Make`] wanted. One that could not be made does not come.
-    pub fn made(&mut self, made: Made) {
-        let is_it = |arrival: &Arrival| arrival.task == made.id && matches!(arrival.stage, Stage::Making(_));
-        let Some(at) = self.arrivals.iter().position(is_it) else { return };
+    /// What [`Command::Make`] with this id wanted. It may not be wanted any more.
+    pub fn made(&mut self, id: u64, made: Made) {
+        let Some(at) = self.arrival_of(id) else { return self.let_go(made.task) };
         let arrival = self.arrivals.remove(at);
         match arrival.stage {
             Stage::Making(Some(owner)) => self.seat(NewSeat { made, owner }),
@@ -285,11 +288,11 @@ impl Station {
         }
     }
 
-    /// A task that could not be made.
-    pub fn not_made(&mut self, task: &TaskId, error: &HostError) {
-        if let Some(at) = self.arrivals.iter().position(|arrival| arrival.task == *task) {
-            let order = self.arrivals.remove(at).order;
-            self.ends(task, order, error);
+    /// It could not be made.
+    pub fn not_made(&mut self, id: u64, error: &HostError) {
+        if let Some(at) = self.arrival_of(id) {
+            let Arrival { task, order, .. } = self.arrivals.remove(at);
+            self.ends(&task, order, error);
         }
     }
 

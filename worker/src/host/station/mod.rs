@@ -60,8 +60,8 @@ pub enum Command {
     Append { ticket: u64, appends: Vec<(LogPartition, Vec<u8>)> },
     /// To be asked of the checkpoint store; then [`Station::answered`].
     Ask { id: u64, op: Op },
-    /// To be made from its checkpoint, or as it begins; then [`Station::made`].
-    Make { task: TaskId, restored: Option<Restored> },
+    /// To be made from its checkpoint, or as it begins; then [`Station::made`] or [`Station::not_made`].
+    Make { id: u64, task: TaskId, restored: Option<Restored> },
     /// It is worked on no more; to free hundreds of megabytes takes a while.
     LetGo { task: Task },
     /// No checkpoint needs what is below.
@@ -180,7 +180,11 @@ impl Station {
         let took = self.take_on(at, budget)?;
         match self.step_seat(at, budget, now) {
             Err(error @ HostError::Read(ReadError::Trimmed { .. })) if self.seats[at].is_of_a_fleet() => {
-                self.falls_behind(at, &error);
+                self.gives_up(at, &error);
+                Ok(Stepped::Worked)
+            }
+            Err(error @ (HostError::File(_) | HostError::Header { .. })) if self.seats[at].is_of_a_fleet() => {
+                self.gives_up(at, &error);
                 Ok(Stepped::Worked)
             }
             Ok(Stepped::Idle) if took => Ok(Stepped::Worked),
@@ -300,7 +304,8 @@ impl Station {
         for at in 0..self.seats.len() {
             self.look(at, now);
             let seat = &self.seats[at];
-            let is_due = seat.next_checkpoint <= now.since_start || seat.task.wants_checkpoint();
+            let wants = seat.task.wants_checkpoint() && seat.retry_at <= now.since_start;
+            let is_due = seat.next_checkpoint <= now.since_start || wants;
             if is_due && seat.task.is_clean() {
                 self.checkpoint(at, now)?;
             }
@@ -321,8 +326,9 @@ impl Station {
         Ok(())
     }
 
-    /// Lets go of what is not owned: nobody is to wait for it at the end.
+    /// Lets go of what is not owned, and obeys no more: nobody is to wait for a task that comes at the end.
     pub fn keep_owned(&mut self) {
+        self.is_finishing = true;
         self.arrivals.clear();
         self.seats.retain(|seat| seat.custody.is_owner());
     }
@@ -330,7 +336,6 @@ impl Station {
     /// Every task is given up, with a last checkpoint. They must all be owned and clean, and are stepped no more. An error is
     /// that of the first task that failed; the others are seen to all the same.
     pub fn finish(&mut self, now: Now) -> Result<(), HostError> {
-        self.is_finishing = true;
         self.flush();
         let mut first = Ok(());
         for at in 0..self.seats.len() {

@@ -270,6 +270,7 @@ impl Station {
         } else if matches!(failed.cause, LineageError::Store(_)) || planted::is(planted::Bug::FencedGoesOn) {
             let must_be_base = !planted::is(planted::Bug::DeltaAfterFailedSave);
             (seat.custody, seat.must_be_base, seat.saved_position) = (Custody::Idle(owner), must_be_base, None);
+            seat.retry_at = self.now.since_start + self.cadence.checkpoint_every;
         } else {
             let (id, order) = (seat.id.clone(), seat.order);
             self.unseat(at);

@@ -46,6 +46,8 @@ pub struct Seat {
     /// A last state of it may stand, after which nothing may be told: it does nothing until one stands that is not the last.
     pub(super) may_be_released: bool,
     pub(super) next_checkpoint: Duration,
+    /// The store has failed: a checkpoint that is wanted before its time waits until then.
+    pub(super) retry_at: Duration,
     /// Ticket of the first batch with which all its outputs hear of it.
     pub(super) introduction: Option<u64>,
     pub(super) saved_position: Option<u64>,
@@ -117,6 +119,7 @@ impl Station {
             next_checkpoint: self.now.since_start + self.cadence.checkpoint_every,
             saved_position: made.saved_position,
             introduction: None,
+            retry_at: Duration::ZERO,
             others: None,
         }
     }
@@ -155,8 +158,13 @@ impl Station {
         if let Some(control) = &seat.control {
             self.outbox.unregister(control.handle());
         }
-        if !matches!(seat.task, Task::Ingest(..)) {
-            self.commands.push_back(Command::LetGo { task: seat.task });
+        self.let_go(seat.task);
+    }
+
+    /// An ingest task is small, and says at once that it does not read any more.
+    pub(super) fn let_go(&mut self, task: Task) {
+        if !matches!(task, Task::Ingest(..)) {
+            self.commands.push_back(Command::LetGo { task });
         }
     }
 

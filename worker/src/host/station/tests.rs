@@ -99,8 +99,8 @@ impl Stage<'_> {
                     let answer = self.store.answer(op);
                     self.station.answered(id, answer, self.now).unwrap();
                 }
-                Command::Make { task, restored } => {
-                    self.station.made(self.maker.make(&task, restored.as_ref()).unwrap());
+                Command::Make { id, task, restored } => {
+                    self.station.made(id, self.maker.make(&task, restored.as_ref()).unwrap());
                 }
                 Command::Append { ticket, .. } => tickets.push(ticket),
                 Command::LetGo { .. } | Command::Trim { .. } => {}

@@ -137,7 +137,7 @@ fn a_task_that_nobody_knows_is_reported_and_not_claimed() {
 }
 
 #[test]
-fn an_erasure_is_acknowledged_once_its_owner_has_read_it() {
+fn an_erasure_is_answered_and_outlasts_the_host() {
     let mut world = World::new(PIPELINE);
     world.post(&records(), RECEIVED);
     let host = world.host("a", None);
@@ -150,8 +150,13 @@ fn an_erasure_is_acknowledged_once_its_owner_has_read_it() {
     let (reply, erased) = oneshot::channel();
     mailbox.ask(Request::Erase { user, time: RECEIVED, reply }).unwrap();
     erased.blocking_recv().unwrap();
-    let (reply, found) = oneshot::channel();
-    mailbox.ask(Request::Profile { user, reply }).unwrap();
-    assert!(found.blocking_recv().unwrap().is_none());
-    host.stop().unwrap();
+    let is_there = |tasks: &[Task]| {
+        tasks.iter().any(|task| matches!(task, Task::Profile(profile, ..) if profile.users().find(user).is_some()))
+    };
+    assert!(!is_there(&host.stop().unwrap().tasks));
+    let again = world.host("b", None);
+    again.fleet().obey(&own(&all(), 2)).unwrap();
+    wait(&again, |host| all().iter().all(|task| is(host, task, owns)));
+    let users = again.stop().unwrap().tasks;
+    assert!(!is_there(&users) && users.len() == all().len());
 }
