@@ -74,10 +74,18 @@ impl Tools {
 
     fn run(&self, errand: Errand) {
         match errand {
-            Errand::Ask { id, op, tell } => self.tell(&tell, News::Answered(id, self.store.answer(op))),
+            Errand::Ask { id, op, tell } => {
+                self.tell(&tell, News::Answered(id, self.store.answer(&op)));
+                if let Op::Put { bytes, .. } = op {
+                    free(bytes);
+                }
+            }
             Errand::Make { id, task, restored, tell } => {
                 let made = (self.make)(&task, restored.as_ref()).map(Box::new);
                 self.tell(&tell, News::Made(id, made));
+                if let Some(Restored { base, deltas, .. }) = restored {
+                    deltas.into_iter().chain([base]).for_each(free);
+                }
             }
             Errand::LetGo(task) => drop(task),
             Errand::Trim { partition, before } => {
@@ -93,5 +101,15 @@ impl Tools {
         // Whoever wanted it may be gone by now.
         let _ = whom.send(news);
         (self.wake)();
+    }
+}
+
+const FREED_AT_ONCE: usize = 8 << 20;
+
+/// Little by little: while the system takes back a gigabyte at once, whoever else wants memory of it waits.
+fn free(mut bytes: Vec<u8>) {
+    while bytes.len() > FREED_AT_ONCE {
+        bytes.truncate(bytes.len() - FREED_AT_ONCE);
+        bytes.shrink_to_fit();
     }
 }

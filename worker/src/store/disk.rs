@@ -8,6 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use xxhash_rust::xxh3::Xxh3;
+
+use super::Digest;
+
 /// A file operation failed. None of these is a fault of the data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiskError {
@@ -72,6 +76,25 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
         file.sync_all()
     };
     at(path, write())
+}
+
+const READ_BYTES: usize = 1 << 20;
+
+/// Of a file's bytes.
+pub fn digest(path: &Path) -> io::Result<Digest> {
+    let (mut file, mut hash, mut size_bytes) = (File::open(path)?, Xxh3::new(), 0);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Digest { size_bytes, digest: hash.digest() }),
+            Ok(read) => {
+                hash.update(&buffer[..read]);
+                size_bytes += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Replaces a file as a whole: after a crash it holds the old bytes or the new ones. `temporary` lies in the same folder.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::disk::{self, DiskError, ReplaceError};
-use super::{Listed, Object, Outcome, Store, StoreError, Version};
+use super::{Digest, Listed, Object, Outcome, Store, StoreError, Version};
 
 const TEMPORARY_PREFIX: &str = ".tmp-";
 
@@ -114,6 +114,16 @@ impl Store for FolderStore {
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(Object::new(bytes))),
             // A store whose folder is gone does not answer; it does not say that there is nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(None),
+            Err(error) => Err(StoreError::new(key, DiskError::new(&path, &error))),
+        }
+    }
+
+    /// Without the whole of it in memory.
+    fn digest(&self, key: &str) -> Result<Option<Digest>, StoreError> {
+        let path = self.path(key)?;
+        match disk::digest(&path) {
+            Ok(digest) => Ok(Some(digest)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(None),
             Err(error) => Err(StoreError::new(key, DiskError::new(&path, &error))),
         }

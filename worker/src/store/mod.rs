@@ -24,6 +24,11 @@ pub trait Store: Send + Sync {
     /// The object as a whole; `None` only if the store answers that there is none.
     fn get(&self, key: &str) -> Result<Option<Object>, StoreError>;
 
+    /// Of the object as a whole; likewise. Read as `get` does.
+    fn digest(&self, key: &str) -> Result<Option<Digest>, StoreError> {
+        Ok(self.get(key)?.map(|object| object.digest))
+    }
+
     /// All objects whose key begins with `prefix`, by ascending key.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
 
@@ -34,19 +39,19 @@ pub trait Store: Send + Sync {
     fn swap(&self, key: &str, expected: Option<&Version>, bytes: &[u8]) -> Outcome;
 
     /// The answer to one question of a procedure.
-    fn answer(&self, op: Op) -> Answer {
+    fn answer(&self, op: &Op) -> Answer {
         match op {
-            Op::Get { key } => Answer::Got(self.get(&key)),
-            Op::Digest { key } => Answer::Digested(self.get(&key).map(|found| found.map(|object| object.digest))),
-            Op::Put { key, bytes } => Answer::Wrote(self.put(&key, &bytes)),
-            Op::Swap { key, expected, bytes } => Answer::Wrote(self.swap(&key, expected.as_ref(), &bytes)),
-            Op::List { prefix } => Answer::Listed(self.list(&prefix)),
-            Op::Delete { key } => Answer::Deleted(self.delete(&key)),
+            Op::Get { key } => Answer::Got(self.get(key)),
+            Op::Digest { key } => Answer::Digested(self.digest(key)),
+            Op::Put { key, bytes } => Answer::Wrote(self.put(key, bytes)),
+            Op::Swap { key, expected, bytes } => Answer::Wrote(self.swap(key, expected.as_ref(), bytes)),
+            Op::List { prefix } => Answer::Listed(self.list(prefix)),
+            Op::Delete { key } => Answer::Deleted(self.delete(key)),
         }
     }
 }
 
 /// Asks a store whatever a procedure wants to know.
 pub fn run<P: Procedure>(store: &dyn Store, procedure: Next<P>) -> P::Output {
-    procedure.run(|op| store.answer(op))
+    procedure.run(|op| store.answer(&op))
 }

@@ -93,7 +93,7 @@ impl World<'_> {
                 self.after(much_later, Event::Ask { node, life: 0, id: 0, op, fate: Fate::Done });
                 Answer::Wrote(Outcome::Unknown(error()))
             }
-            _ => self.store.answer(op),
+            _ => self.store.answer(&op),
         };
         if is_file && matches!(answer, Answer::Wrote(Outcome::Done(_))) && self.rng.per_mille(self.faults.file_damaged)
         {

@@ -96,7 +96,7 @@ impl Stage<'_> {
         while let Some(command) = self.station.command() {
             match command {
                 Command::Ask { id, op } => {
-                    let answer = self.store.answer(op);
+                    let answer = self.store.answer(&op);
                     self.station.answered(id, answer, self.now).unwrap();
                 }
                 Command::Make { id, task, restored } => {
@@ -237,7 +237,7 @@ fn a_standby_tells_nothing_until_it_owns_and_then_without_a_hole() {
         match owner.station.command() {
             Some(Command::Append { ticket, .. }) => owner.station.appended(ticket).unwrap(),
             Some(Command::Ask { id, op }) => {
-                let answer = owner.store.answer(op);
+                let answer = owner.store.answer(&op);
                 fenced = fenced.or(owner.station.answered(id, answer, owner.now).err());
             }
             _ => {}
