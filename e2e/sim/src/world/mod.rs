@@ -287,7 +287,12 @@ impl<'g> World<'g> {
     fn what_lacks(&self) -> String {
         let lacking = self.lacking().unwrap_or_else(|| "no task lacks anything".to_owned());
         let phases = self.record.placement.tasks.iter().map(|(task, a)| format!("{task} {:?}", a.phase()));
-        format!("{lacking}; {}", phases.collect::<Vec<_>>().join(", "))
+        let works = self.nodes.iter().filter_map(|node| Some((node, node.work.as_ref()?)));
+        let reports = works.flat_map(|(node, work)| {
+            let of_node = work.station.reports().into_iter();
+            of_node.map(|(task, report)| format!("{} {task} {:?} of {}", node.member, report.role, report.epoch))
+        });
+        format!("{lacking}; {}", phases.chain(reports).collect::<Vec<_>>().join(", "))
     }
 
     /// The states of the owners, each of which must be the fold of its log.

@@ -337,8 +337,8 @@ impl Station {
         let seat = &mut self.seats[at];
         match mem::replace(&mut seat.custody, Custody::Gone) {
             Custody::StandingBy { shadow, .. } => {
-                let claim = Claim::start(&seat.id, claimant, epoch);
-                self.taking_over(at, shadow, claim)
+                let (order, claim) = (seat.order, Claim::start(&seat.id, claimant, epoch));
+                self.taking_over(at, shadow, order, claim)
             }
             other => {
                 seat.custody = other;
@@ -348,11 +348,17 @@ impl Station {
     }
 
     /// Goes on with a standby's claim.
-    pub(super) fn taking_over(&mut self, at: usize, shadow: Shadow, next: Next<Claim>) -> Result<(), HostError> {
+    pub(super) fn taking_over(
+        &mut self,
+        at: usize,
+        shadow: Shadow,
+        order: Order,
+        next: Next<Claim>,
+    ) -> Result<(), HostError> {
         match next {
             Next::Ask(claim, op) => {
                 let asked = self.ask(op);
-                self.seats[at].custody = Custody::TakingOver { shadow, claim, asked };
+                self.seats[at].custody = Custody::TakingOver { shadow, claim, asked, order };
                 Ok(())
             }
             Next::Done(Ok(owner)) => {
@@ -360,10 +366,12 @@ impl Station {
                 self.own_if_level(at)
             }
             Next::Done(Err(cause)) => {
-                let (id, order) = (self.seats[at].id.clone(), self.seats[at].order);
+                let (id, is_wanted) = (self.seats[at].id.clone(), self.seats[at].order == order);
                 self.seats[at].custody = Custody::StandingBy { shadow, looking: None };
                 let error = Failed { task: id.to_string(), cause }.into();
-                self.ends(&id, order, &error);
+                if is_wanted {
+                    self.ends(&id, order, &error);
+                }
                 Err(error)
             }
         }

@@ -7,7 +7,7 @@ use millrace_engine::{checkpoint::Extent, profile::Slice};
 use millrace_lifecycle::{
     lineage::{Claim, Collect, Content, LineageError, Owner, Save, State},
     manifest::Position,
-    placement::Role,
+    placement::{Order, Role},
     store::{Answer, Next, Op, Procedure},
 };
 
@@ -55,6 +55,8 @@ pub enum Custody {
         shadow: Shadow,
         claim: Claim,
         asked: u64,
+        /// By which it claims. It may have been told something else since.
+        order: Order,
     },
     /// Owned, and not yet where the former owner's checkpoint is.
     CatchingUp {
@@ -197,7 +199,9 @@ impl Station {
             }
             Custody::Collecting { collect, .. } => self.collecting(at, collect.answered(answer), now),
             Custody::StandingBy { shadow, .. } => self.looked(at, shadow, answer),
-            Custody::TakingOver { shadow, claim, .. } => self.taking_over(at, shadow, claim.answered(answer)),
+            Custody::TakingOver { shadow, claim, order, .. } => {
+                self.taking_over(at, shadow, order, claim.answered(answer))
+            }
             other => {
                 self.seats[at].custody = other;
                 Ok(())
