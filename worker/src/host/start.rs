@@ -77,7 +77,7 @@ pub struct Work {
 pub enum Tasks {
     /// It claims all of the pipeline's tasks at the start.
     All,
-    /// One of a fleet: those that it is told of ([`Host::obey`]).
+    /// One of a fleet: those that it is told of ([`Fleet::obey`]).
     AsTold,
 }
 
