@@ -89,6 +89,11 @@ fn unix_ms(tick: u64, night_ms: u64) -> u64 {
     BEGIN_MS + tick * MS_PER_TICK + if tick < NIGHT_AT_TICK { 0 } else { night_ms }
 }
 
+/// So many people do something.
+const USERS: u64 = 9;
+/// Of what they do, by its number: a click.
+const A_CLICK: u64 = 84;
+
 /// What people's clocks say.
 pub fn time(tick: u64, night_ms: u64) -> Time {
     Time((unix_ms(tick, night_ms) * 1_000) as i64)
@@ -198,6 +203,12 @@ impl Ground {
                 scribe.write(usize::from(rng.per_mille(of_second)), later, &made, &made.text(rng));
             }
         }
+        // Without a last word of each partition, one that fell silent early may hold the others back for good, and rightly.
+        for (source, user) in (0..self.partitions.len()).flat_map(|source| (0..USERS).map(move |user| (source, user))) {
+            let n = events + source as u64 * USERS + user;
+            let last = Made { kind: A_CLICK, n, user, item: 0, ts: unix_ms(ticks, night_ms) };
+            scribe.write(source, ticks, &last, &last.text(rng));
+        }
         scribe.tape.sort_by_key(|coming| coming.tick);
         Ok(scribe.tape)
     }
@@ -251,7 +262,7 @@ impl Made {
         };
         let ahead = if rng.per_mille(10) { 3_600_000 } else { 0 };
         let ts = now + ahead - behind;
-        Self { kind: rng.below(100), n, user: rng.below(9), item: rng.below(6), ts }
+        Self { kind: rng.below(100), n, user: rng.below(USERS), item: rng.below(6), ts }
     }
 
     fn text(&self, rng: &mut Rng) -> String {
@@ -260,12 +271,12 @@ impl Made {
             0..12 => r#""type":"consent","ok":true"#.to_owned(),
             12..16 => r#""type":"consent","ok":false"#.to_owned(),
             16..55 => format!(r#""type":"shown","skus":["i{item}","i{}"],"decision":"d{}""#, (item + 1) % 6, n / 4),
-            55..85 => format!(r#""type":"click","sku":"i{item}","cat":"c{}","decision":"d{}""#, item % 3, n / 4),
-            85..95 => format!(r#""type":"order","sku":"i{item}","total":{}"#, 1 + n % 50),
+            55..=A_CLICK => format!(r#""type":"click","sku":"i{item}","cat":"c{}","decision":"d{}""#, item % 3, n / 4),
+            ..95 => format!(r#""type":"order","sku":"i{item}","total":{}"#, 1 + n % 50),
             _ => return "{\"user\": ".to_owned() + &"[".repeat(rng.below(9) as usize),
         };
         // Another generation may take another field for the user, and leave bots out.
-        let (session, other, bot) = (n / 50, (user + n) % 9, n % 8 == 0);
+        let (session, other, bot) = (n / 50, (user + n) % USERS, n % 8 == 0);
         format!(
             r#"{{"user":"u{user}","other":"o{other}","bot":{bot},"id":"e{n}","session":"s{session}","ts":{ts},{body}}}"#
         )

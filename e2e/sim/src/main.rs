@@ -1,6 +1,7 @@
 //! `sim --seeds 1000`, `sim --seed 42 --trace`.
 
 use std::{
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
@@ -11,7 +12,9 @@ use millrace_sim::{Ended, ground::Ground, minimize, scenario::Scenario, simulate
 
 /// Runs a whole fleet in one thread, with crashes and lies, and checks what must never happen.
 #[derive(Parser)]
-#[command(after_help = "Examples:\n  sim --seeds 1000\n  sim --seed 42 --trace")]
+#[command(
+    after_help = "Examples:\n  sim --seeds 1000\n  sim --seed 42 --trace\n  sim --scenario e2e/sim/scenarios/told-otherwise-while-it-claims.txt --trace"
+)]
 struct Cli {
     /// So many worlds.
     #[arg(long, default_value_t = 500)]
@@ -22,8 +25,11 @@ struct Cli {
     /// Only this one.
     #[arg(long)]
     seed: Option<u64>,
+    /// Only the world that this file tells of.
+    #[arg(long, conflicts_with = "seed")]
+    scenario: Option<PathBuf>,
     /// Print everything that happens.
-    #[arg(long, requires = "seed")]
+    #[arg(long)]
     trace: bool,
     /// For each known bug, worlds until a check catches it.
     #[cfg(feature = "planted")]
@@ -61,7 +67,15 @@ fn main() -> ExitCode {
     if cli.planted {
         return millrace_sim::planting::run(&ground, &cli.bug, cli.first_seed, cli.seeds, cli.threads);
     }
-    let (first, worlds) = cli.seed.map_or((cli.first_seed, cli.seeds), |seed| (seed, 1));
+    let kept = match cli.scenario.as_deref().map(kept).transpose() {
+        Ok(kept) => kept,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (first, worlds) =
+        cli.seed.or(kept.as_ref().map(|kept| kept.seed)).map_or((cli.first_seed, cli.seeds), |seed| (seed, 1));
     let (next, sums, began) = (AtomicU64::new(first), Sums::default(), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..cli.threads.clamp(1, worlds.max(1)) {
@@ -72,7 +86,7 @@ fn main() -> ExitCode {
                         return;
                     }
                     let tell: Option<fn(&str)> = if cli.trace { Some(|line| println!("{line}")) } else { None };
-                    let scenario = Scenario::drawn(seed);
+                    let scenario = kept.clone().unwrap_or_else(|| Scenario::drawn(seed));
                     match simulate(&ground, &scenario, tell) {
                         Ok(ended) => sums.add(&ground, &scenario, &ended),
                         Err(error) => {
@@ -85,6 +99,11 @@ fn main() -> ExitCode {
         }
     });
     sums.tell(began.elapsed().as_secs_f64())
+}
+
+fn kept(path: &Path) -> Result<Scenario, String> {
+    let text = std::fs::read_to_string(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
+    Scenario::from_text(&text).map_err(|cause| format!("{}: {cause}", path.display()))
 }
 
 impl Sums {

@@ -18,13 +18,12 @@ use crate::{
     ledger::Ledger,
 };
 
-/// A checkpoint lists these: its first one has been passed, and whatever was known of later ones is forgotten. That was lost
-/// with a damaged checkpoint, before anybody used it.
+/// A checkpoint lists these: its first one has been passed, and whatever else was known of it and of later ones is forgotten.
+/// That was lost with a damaged checkpoint, before anybody used it.
 pub fn note(known: &mut Vec<Switch>, listed: &[Switch]) {
     let Some(first) = listed.first() else { return };
-    known.retain(|switch| switch.generation <= first.generation);
-    let is_known = known.iter().any(|switch| switch.generation == first.generation);
-    known.extend(listed.iter().skip(usize::from(is_known)));
+    known.retain(|switch| switch.generation < first.generation);
+    known.extend(listed);
 }
 
 /// Compares what was told of the file with what has to be told.

@@ -224,10 +224,15 @@ impl Station {
         Ok(stepped)
     }
 
-    /// The pipeline as it is now: tasks of this kind that are owned here, and behind, are told by their logs. Told twice, they
-    /// take no notice. Profile tasks may be told once every model has been: a model cannot learn from examples of a later
-    /// generation.
+    /// The pipeline as it is now: tasks of this kind that are owned here, and behind, are told by their logs, once; those that
+    /// are owned later, then. Profile tasks may be told once every model has been: a model cannot learn from examples of a
+    /// later generation.
     pub fn configure(&mut self, kind: TaskKind, configure: Configure) {
+        let is_told =
+            |told: &Control| matches!(told, Control::Configure(told) if told.generation >= configure.generation);
+        if self.configure.get(&kind).is_some_and(is_told) {
+            return;
+        }
         let configure = Control::Configure(configure);
         let of_kind = self.seats.iter_mut().filter(|seat| seat.id.kind == kind);
         of_kind.for_each(|seat| seat.tell_if_behind(&configure, &mut self.outbox));
