@@ -50,11 +50,32 @@ $(OBP)/.complete:
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $(OBP) obp==0.4.1
 	cd $(OBP) && python3 -m zipfile -e obp-0.4.1-*.whl . && touch .complete
 
+# A Kafka broker, as Maven Central has it.
+KAFKA := $(CACHE)/kafka
+export MILLRACE_KAFKA := $(KAFKA)
+KAFKA_PORT ?= 9092
+KAFKA_DATA ?= $(CACHE)/kafka-data
+
+.PHONY: kafka-jars kafka-up kafka-down
+kafka-jars: $(KAFKA)/.complete
+
+$(KAFKA)/.complete: examples/kafka/broker/pom.xml
+	@command -v mvn >/dev/null || { echo "error: mvn and java (17 or newer) are needed for the Kafka broker of the tests" >&2; exit 1; }
+	rm -rf $(KAFKA)
+	mvn -q -B -ntp -f examples/kafka/broker/pom.xml dependency:copy-dependencies -DoutputDirectory=$(KAFKA) -DincludeScope=runtime
+	touch $@
+
+kafka-up: $(KAFKA)/.complete ## Start a Kafka broker on 127.0.0.1 (KAFKA_PORT, KAFKA_DATA)
+	sh examples/kafka/broker/up.sh $(KAFKA_PORT) $(KAFKA_DATA)
+
+kafka-down: ## Stop it
+	sh examples/kafka/broker/down.sh $(KAFKA_DATA)
+
 sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1; PLANTED=1: known bugs must be caught)
 	$(CARGO) build $(BUILD) -p millrace-sim $(if $(PLANTED),--features planted)
 	$(dir $(BIN))millrace-sim $(if $(PLANTED),--planted --seeds $(or $(SEEDS),1000),$(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000)))
 
-test: build ## Run all tests
+test: build kafka-jars ## Run all tests
 	$(CARGO) test $(BUILD) --workspace
 	$(MAKE) page-test
 

@@ -18,9 +18,11 @@ use crate::{
 
 mod decisions;
 mod features;
+mod kafka;
 
 pub use decisions::*;
 pub use features::*;
+pub use kafka::*;
 
 /// What to read, what to keep of it, what to learn from it.
 #[derive(CustomResource, Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +35,8 @@ pub struct PipelineSpec {
     #[schemars(range(min = 1, max = 4096))]
     #[schemars(extend("x-kubernetes-validations" = schema::immutable()))]
     pub partitions: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<Kafka>,
     #[serde(default)]
     pub checkpoints: Checkpoints,
     #[serde(default)]
@@ -149,16 +153,18 @@ pub struct Consent {
     pub assumed: Option<String>,
 }
 
-/// One stream of records, read in partitions: exactly one of `file` and `http`.
+/// One stream of records, read in partitions: exactly one of `file`, `http` and `kafka`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["file", "http"])))]
+#[schemars(extend("x-kubernetes-validations" = schema::one_of(&["file", "http", "kafka"])))]
 pub struct Source {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaSource>,
     /// Its records are items of the catalog instead of events.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub table: bool,
@@ -198,7 +204,7 @@ pub struct Source {
 impl Source {
     /// How far an event's time may lie above the time of its record's receipt. `None`: that is not known (files).
     pub fn max_ahead(&self) -> Option<Span> {
-        self.http.as_ref().map(|_| self.event_time.max_ahead.unwrap_or(Span::seconds(300)))
+        self.file.is_none().then(|| self.event_time.max_ahead.unwrap_or(Span::seconds(300)))
     }
 }
 
@@ -252,7 +258,8 @@ pub struct EventTime {
     /// A record is late when it is more than this below the highest event time before it in its partition.
     #[serde(default)]
     pub max_out_of_orderness: Span,
-    /// HTTP: how far an event's time may lie above the time of its receipt. Default 5 min.
+    /// HTTP and Kafka: how far an event's time may lie above the time of its receipt (Kafka: the record's timestamp).
+    /// Default 5 min.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_ahead: Option<Span>,
     /// Files: the bounds of believable event times (RFC 3339). Above: from the future. Below: rejected.

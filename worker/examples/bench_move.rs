@@ -155,6 +155,7 @@ impl Worker {
             pipeline: pipeline.clone(),
             configuration: Configuration::first_of(pipeline),
             partitions,
+            fetcher: None,
             log: log.clone(),
             store,
             claimant: Claimant { pipeline: "moves".into(), owner: name.into(), engine_version: ENGINE_VERSION },

@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     configuration::Configuration,
+    kafka::Fetcher,
     log::{
-        Log, OpenError,
+        Log, LogPartition, OpenError,
         embedded::{EmbeddedLog, Options},
+        kafka::{self, connect::Connected},
     },
     pipeline::Pipeline,
-    source::partitions::{Partition, PartitionsError, Registry},
+    source::partitions::{Location, Partition, PartitionsError, Registry},
     store::{
         Store,
         checkpoint::Claimant,
@@ -85,6 +87,13 @@ pub enum DataError {
          file, or start with an empty folder (--data)", folder.display()
     )]
     OtherKey { folder: PathBuf, key_id: String },
+    #[error(transparent)]
+    Kafka(#[from] kafka::OpenError),
+    #[error(
+        "topic {partition} has records, and {} is empty: they belong to state that is elsewhere or lost; say where it is \
+         (--data), or choose another spec.kafka.topics.prefix", folder.display()
+    )]
+    NotOurs { folder: PathBuf, partition: LogPartition },
     #[error("{}: {cause}; restore it from a copy, or start with an empty data folder", path.display())]
     Damaged { path: PathBuf, cause: String },
     #[error(
@@ -119,6 +128,8 @@ pub struct Data {
     folder: PathBuf,
     _lock: DataDir,
     log: Arc<dyn Log>,
+    /// Of a pipeline with brokers.
+    connected: Option<Connected>,
     store: Arc<dyn Store>,
     claimant: Claimant,
     configuration: Configuration,
@@ -242,10 +253,17 @@ impl Data {
             partitions: validated.spec().partitions,
             spec: text,
         };
+        let kafka = validated.spec().kafka.as_ref();
         let posted = validated.spec().sources.iter().filter_map(|source| source.http.as_ref());
         let partitions = wanted.partitions + posted.map(|http| http.partitions).sum::<u32>();
-        if partitions > MAX_LOCAL_PARTITIONS {
+        if kafka.is_none() && partitions > MAX_LOCAL_PARTITIONS {
             return Err(DataError::TooManyPartitions { partitions });
+        }
+        let connected = kafka.map(|kafka| Connected::to(kafka, pipeline)).transpose()?;
+        if DataDir::is_new(folder)
+            && let Some(found) = connected.as_ref().and_then(Connected::not_empty)
+        {
+            return Err(DataError::NotOurs { folder: folder.to_owned(), partition: found.partition });
         }
         let (mut dir, found) = DataDir::open(folder, &wanted)?;
         check_key(folder, pipeline)?;
@@ -253,7 +271,10 @@ impl Data {
             changed(&mut dir)?;
         }
         let configuration = configuration_of(folder, &dir, pipeline)?;
-        let log = Arc::new(EmbeddedLog::open(&dir.log(), Options::default())?);
+        let log: Arc<dyn Log> = match &connected {
+            Some(connected) => connected.log.clone(),
+            None => Arc::new(EmbeddedLog::open(&dir.log(), Options::default())?),
+        };
         let store = Arc::new(FolderStore::open(&dir.checkpoints())?);
         let started = crate::host::clock::unix_ms();
         let claimant = Claimant {
@@ -261,7 +282,7 @@ impl Data {
             owner: format!("{}-{started}", std::process::id()),
             engine_version: ENGINE_VERSION,
         };
-        Ok(Self { folder: folder.to_owned(), _lock: dir, log, store, claimant, configuration })
+        Ok(Self { folder: folder.to_owned(), _lock: dir, log, connected, store, claimant, configuration })
     }
 
     /// Opens a folder that a run has left, for looking. Creates none, and takes no other version of the pipeline over.
@@ -280,6 +301,10 @@ impl Data {
 
     pub fn log(&self) -> Arc<dyn Log> {
         self.log.clone()
+    }
+    /// Reads topics of others, if the pipeline has brokers.
+    pub fn fetcher(&self) -> Option<Arc<Fetcher>> {
+        self.connected.as_ref().map(|connected| connected.fetcher.clone())
     }
     pub fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
@@ -300,8 +325,18 @@ impl Data {
         let before = self.registry()?;
         let mut registry = before.clone();
         let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
-        let found =
-            sources.map(|(source, location)| registry.resolve(&source.name, location, self.configuration.generation()));
+        let generation = self.configuration.generation();
+        let found = sources.map(|(source, location)| match (location, &self.connected) {
+            (Location::Topics(topics), Some(connected)) => {
+                let found = connected.find(topics).map_err(|(topic, cause)| PartitionsError::Topic {
+                    source_name: source.name.clone(),
+                    topic,
+                    cause,
+                })?;
+                registry.resolve_topics(&source.name, topics, &found, generation)
+            }
+            _ => registry.resolve(&source.name, location, generation),
+        });
         let found = found.collect::<Result<Vec<_>, _>>()?;
         if registry != before {
             write_json(&self.folder, SOURCES, &registry)?;

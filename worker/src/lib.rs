@@ -5,6 +5,7 @@ pub mod configuration;
 mod data;
 pub mod evaluate;
 pub mod host;
+pub mod kafka;
 pub mod log;
 pub mod metrics;
 pub mod overview;

@@ -23,6 +23,8 @@ pub struct Pipeline {
     pub validated: Validated,
     pub plan: Arc<Plan>,
     pub keys: Pseudonymizer,
+    /// To which files that the spec names are relative.
+    pub folder: PathBuf,
     /// Where each source is, in the spec's order.
     pub locations: Vec<Location>,
 }
@@ -65,10 +67,13 @@ impl Pipeline {
             (Some(_), Some(_)) => Err(PipelineError::Posted { name: source.name.clone() }),
             (Some(http), None) => Ok(Location::Topic { partitions: http.partitions }),
             (None, Some(path)) => Ok(Location::File(path.clone())),
+            (None, None) if source.kafka.is_some() => {
+                Ok(Location::Topics(source.kafka.iter().flat_map(|kafka| kafka.topics.clone()).collect()))
+            }
             (None, None) => Ok(Location::File(beside.join(source.file.as_ref().map_or("", |f| f.path.as_str())))),
         };
         let locations = spec.sources.iter().map(location).collect::<Result<_, _>>()?;
-        Ok(Self { locations, plan, keys, validated })
+        Ok(Self { locations, plan, keys, folder: beside.to_owned(), validated })
     }
 
     pub fn spec(&self) -> &PipelineSpec {

@@ -25,7 +25,7 @@ use crate::{
         HostError, logs,
         make::{effects_of, follow_from, initial_origins, model_task, parts, profile_task, rewire},
     },
-    log::{Log, LogPartition},
+    log::{Log, LogPartition, read_some},
     pipeline::Pipeline,
     source::partitions::Partition,
     store::{
@@ -82,7 +82,7 @@ pub fn for_each_record(
     mut each: impl FnMut(u64, Arc<[u8]>) -> Result<(), HostError>,
 ) -> Result<(), HostError> {
     while from < to {
-        for (offset, bytes) in log.read(partition, from, READ_BYTES)? {
+        for (offset, bytes) in read_some(log, partition, from, READ_BYTES)? {
             if offset >= to {
                 return Ok(());
             }

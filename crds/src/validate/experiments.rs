@@ -107,7 +107,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn secret_text(&mut self, at: &Path, text: &SecretText) {
+    pub(super) fn secret_text(&mut self, at: &Path, text: &SecretText) {
         self.exactly_one(at, &[("file", text.file.is_some()), ("secret", text.secret.is_some())]);
         let secret = at.key("secret");
         let named = [

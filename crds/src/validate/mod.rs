@@ -6,6 +6,7 @@ mod decisions;
 mod experiments;
 mod features;
 mod fields;
+mod kafka;
 mod models;
 mod privacy;
 mod sources;
@@ -35,6 +36,7 @@ pub fn validate(document: Document) -> Result<Validated, Problems> {
     check.checkpoints();
     check.ordering();
     check.privacy();
+    check.kafka();
     check.sources();
     check.features();
     check.outcomes();

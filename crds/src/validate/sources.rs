@@ -21,12 +21,15 @@ impl Check<'_> {
     }
 
     fn source(&mut self, at: &Path, source: &Source) {
-        self.exactly_one(at, &[("file", source.file.is_some()), ("http", source.http.is_some())]);
+        let places =
+            [("file", source.file.is_some()), ("http", source.http.is_some()), ("kafka", source.kafka.is_some())];
+        self.exactly_one(at, &places);
+        self.kafka_source(at, source);
         if source.file.as_ref().is_some_and(|file| file.path.is_empty()) {
             self.wrong(&at.key("file").key("path"), "must not be empty");
         }
-        if source.http.is_some() && source.format != Format::Json {
-            self.push(Problem::new(&at.key("format"), "what is posted is JSON").value("Csv"));
+        if source.file.is_none() && source.format != Format::Json {
+            self.push(Problem::new(&at.key("format"), "only files are Csv; what is posted, or in a topic, is JSON").value("Csv"));
         }
         if source.table {
             self.table(at, source);

@@ -42,8 +42,8 @@ impl Validated {
         let default = Span::hours(1).max(Span::micros(2 * greatest.as_micros()));
         self.spec().ordering.max_skew.unwrap_or(default)
     }
-    /// Everything of the spec that affects results, as JSON with sorted keys: all but `checkpoints`, `serving` and
-    /// where files and keys are. Kept with the data, so that a changed spec on old data is noticed.
+    /// Everything of the spec that affects results, as JSON with sorted keys: all but `checkpoints`, `kafka`, `serving`
+    /// and where files and keys are. Kept with the data, so that a changed spec on old data is noticed.
     pub fn result_digest_text(&self) -> &str {
         &self.result_digest_text
     }
@@ -81,7 +81,7 @@ fn drop_what_leaves_results_alone(spec: &mut Value) {
             map.retain(|key, _| !keys.contains(&key.as_str()));
         }
     };
-    remove(Some(&mut *spec), &["checkpoints", "serving"]);
+    remove(Some(&mut *spec), &["checkpoints", "kafka", "serving"]);
     remove(spec.pointer_mut("/privacy/pseudonymKeys"), &["file", "secret"]);
     for source in spec.get_mut("sources").and_then(Value::as_array_mut).into_iter().flatten() {
         remove(source.get_mut("file"), &["path"]);

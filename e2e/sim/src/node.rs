@@ -135,7 +135,7 @@ fn configure(ground: &Ground, generation: u32) -> Configure {
 pub fn maker(ground: &Ground, generation: u32, log: Arc<dyn Log>, shared: Arc<Shared>) -> Maker<'_> {
     let Generation { pipeline, configuration } = ground.at(generation);
     let partitions = &ground.partitions;
-    Maker { pipeline, configuration, partitions, log, shared, until_end: false, read_order: None }
+    Maker { pipeline, configuration, partitions, log, fetcher: None, shared, until_end: false, read_order: None }
 }
 
 /// Is this what a store or another owner may do to us, or a bug?

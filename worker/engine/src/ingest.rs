@@ -118,6 +118,12 @@ pub enum Input<'a> {
         received: Time,
         decoded: &'a Decoded,
     },
+    /// Its bytes, and where and when a log of others has it. `offset` counts from 1, and may leave some out.
+    Stamped {
+        offset: u64,
+        received: Time,
+        bytes: &'a [u8],
+    },
     /// Longer than the limit; its length in bytes.
     TooLong(u64),
     /// The source cannot be read further. `cause` holds nothing of its content.
@@ -224,7 +230,10 @@ impl Ingest {
         }
         self.committed = self.position;
         self.in_snapshot = self.is_of_table() && !self.is_past_snapshot();
-        let offset = self.position.offset + 1;
+        let offset = match input {
+            Input::Stamped { offset, .. } => offset,
+            _ => self.position.offset + 1,
+        };
         self.position.offset = offset;
         self.position.byte = next_byte;
         self.position.counts.read += 1;
@@ -236,6 +245,11 @@ impl Ingest {
             Input::Record(bytes) => {
                 self.decoder.decode(bytes, Place { partition: self.origin.partition, row: offset }, &mut own);
                 decoded = &own;
+            }
+            Input::Stamped { received, bytes, .. } => {
+                self.decoder.decode(bytes, Place { partition: self.origin.partition, row: offset }, &mut own);
+                decoded = &own;
+                self.received = Some(received);
             }
             Input::Decoded { received, decoded: given } => {
                 decoded = given;

@@ -115,6 +115,7 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
         configuration: data.configuration().clone(),
         partitions,
         log: data.log(),
+        fetcher: data.fetcher(),
         store: data.store(),
         claimant: data.claimant().clone(),
     };

@@ -1,7 +1,12 @@
 //! What was there when a host started has to be read before decisions are personal: among it may be withdrawals and
 //! erasures that were accepted by the process before.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+use crate::log::{Log, LogPartition};
 
 /// How much is still to be read, or to be told, until everybody knows what was accepted before the start.
 #[derive(Debug, Default)]
@@ -53,9 +58,30 @@ pub enum Behind {
     Topic(u64),
     /// It has been; what came of it is in the log once this ticket is acknowledged, or nothing is on its way.
     Ticket(u64),
-    /// An events partition; up to which offset is known once all topics are in.
-    Partition(Option<u64>),
-    /// An events partition that came later, from another host: up to which offset, once the log has told.
-    TakenOver(Option<u64>),
+    /// An events partition; how far is known once all topics are in.
+    Partition(UpTo),
+    /// An events partition that came later, from another host.
+    TakenOver(UpTo),
     No,
+}
+
+/// How far a log is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpTo {
+    NotAsked,
+    /// To its end as of then, or later.
+    Asked(Instant),
+    Offset(u64),
+}
+
+impl UpTo {
+    /// Asks the log, or takes its answer.
+    pub fn ask(self, log: &dyn Log, partition: &LogPartition) -> Self {
+        let asked = match self {
+            Self::NotAsked => Instant::now(),
+            Self::Asked(asked) => asked,
+            Self::Offset(_) => return self,
+        };
+        log.end_since(partition, asked).map_or(Self::Asked(asked), Self::Offset)
+    }
 }

@@ -6,7 +6,7 @@ use millrace_lifecycle::keys::TaskId;
 
 use super::{
     beside::{Beside, Board, Directory, Shown},
-    catch_up::{Behind, CatchUp},
+    catch_up::{Behind, CatchUp, UpTo},
     owners::Owners,
     station::{NewSeat, Station},
     task::Task,
@@ -37,7 +37,7 @@ impl Dealing<'_> {
     /// What was posted before the start counts before anybody is personalized again.
     fn behind(&self, task: &Task) -> Behind {
         match task {
-            Task::Ingest(task, _) => match task.end(self.log) {
+            Task::Ingest(task, _) => match task.end_of_posted() {
                 Some(end) => {
                     self.catch_up.expect_topic();
                     Behind::Topic(end)
@@ -46,7 +46,7 @@ impl Dealing<'_> {
             },
             Task::Profile(..) => {
                 self.catch_up.expect_partition();
-                Behind::Partition(None)
+                Behind::Partition(UpTo::NotAsked)
             }
             Task::Model(..) => Behind::No,
         }

@@ -8,7 +8,7 @@ use millrace_engine::{
     plan::{ConfigureError, PlanError},
 };
 
-use crate::{log, source, store};
+use crate::{kafka, log, source, store};
 
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -39,6 +39,15 @@ pub enum HostError {
     HeldBack { task: String, cause: Corrupt },
     #[error("there is no task {task} in this pipeline: was a model or a source taken out of it?")]
     NoTask { task: String },
+    #[error(
+        "{cause}. What this pipeline goes on with is not there: bring it back, or start with an empty data folder (and other \
+         spec.kafka.topics.prefix)"
+    )]
+    Source { partition: kafka::TopicPartition, cause: kafka::FetchError },
+    #[error("{partition}: no broker answers: {cause}")]
+    NoBroker { partition: kafka::TopicPartition, cause: String },
+    #[error("source `{source_name}` is of topics, and there is no spec.kafka")]
+    NoCluster { source_name: String },
     #[error("thread `{0}` ended unexpectedly; this is a bug")]
     Thread(String),
 }
@@ -49,6 +58,7 @@ impl HostError {
         match self {
             Self::Lineage { .. } | Self::Restore { .. } | Self::ForeignLog { .. } | Self::NoTask { .. } => true,
             Self::Plan(_) | Self::Configure(_) | Self::File(_) | Self::Header { .. } => true,
+            Self::Source { .. } | Self::NoBroker { .. } | Self::NoCluster { .. } => true,
             Self::Apply { .. } | Self::Read(_) | Self::Append(_) | Self::HeldBack { .. } | Self::Thread(_) => false,
         }
     }

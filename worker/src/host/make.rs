@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     configuration::{Configuration, SourceOf},
-    log::{Log, LogPartition},
+    kafka::{Fetcher, TopicPartition},
+    log::{Log, LogPartition, read_some},
     pipeline::Pipeline,
     source::partitions::{Location, Partition},
     store::{
@@ -40,6 +41,8 @@ pub struct Maker<'a> {
     /// Of each source.
     pub partitions: &'a [Vec<Partition>],
     pub log: Arc<dyn Log>,
+    /// Reads topics of others, if there are any.
+    pub fetcher: Option<Arc<Fetcher>>,
     pub shared: Arc<Shared>,
     /// Sources end where they end now, instead of being followed.
     pub until_end: bool,
@@ -104,6 +107,11 @@ impl Maker<'_> {
                 let topic = logs::http(&spec.name, partition.number);
                 (Place::Topic(self.log.clone(), topic.clone()), Some(topic))
             }
+            Location::OfTopic { topic, partition, .. } => match &self.fetcher {
+                Some(fetcher) => (Place::Kafka(fetcher.clone(), TopicPartition::new(topic, *partition)), None),
+                None => return Err(HostError::NoCluster { source_name: spec.name.clone() }),
+            },
+            Location::Topics(_) => return Err(HostError::NoTask { task: name }),
         };
         let restore = |r: &Restored| {
             Saved::restore(r.deltas.last().unwrap_or(&r.base), r.checkpoint.position.generation)
@@ -116,7 +124,7 @@ impl Maker<'_> {
         let Some(first) = readings.pop_front() else {
             return Err(HostError::NoTask { task: name });
         };
-        let origin = Origin::of_source(source, partition.number);
+        let origin = partition.origin(source);
         let read_plan = ReadPlan {
             number,
             source_name: spec.name.clone(),
@@ -150,9 +158,12 @@ impl Maker<'_> {
         let max_skew = self.pipeline.validated.max_skew();
         let mut readings = VecDeque::new();
         for generation in generations {
-            let Some(SourceOf { plan, spec, source }) = self.configuration.source(generation, source_name)? else {
+            let Some(SourceOf { plan, mut spec, source }) = self.configuration.source(generation, source_name)? else {
                 continue;
             };
+            if let Location::OfTopic { topic, .. } = &partition.location {
+                spec.sources[source] = spec.sources[source].of_topic(topic);
+            }
             let (mut plan, decoder) = plan.ingest(&spec, source, max_skew, &self.pipeline.keys)?;
             plan.table = plan.table.map(|_| TablePlan { snapshot_bytes: partition.snapshot_bytes });
             readings.push_back(Reading { generation, plan, decoder });
@@ -222,7 +233,7 @@ impl Maker<'_> {
 /// Origins that every merge waits for from the start.
 pub fn initial_origins(partitions: &[Vec<Partition>]) -> Vec<Origin> {
     let of = |(source, files): (usize, &Vec<Partition>)| {
-        files.iter().filter(|f| f.initial).map(move |f| Origin::of_source(source, f.number)).collect::<Vec<_>>()
+        files.iter().filter(|f| f.initial).map(move |f| f.origin(source)).collect::<Vec<_>>()
     };
     partitions.iter().enumerate().flat_map(of).collect()
 }
@@ -266,7 +277,7 @@ pub fn follow_from(
         return Err(foreign(format!("it begins at offset {start}, the checkpoint stands at {next}")));
     }
     if next > start {
-        let before = log.read(partition, next - 1, 1)?;
+        let before = read_some(log, partition, next - 1, 1)?;
         let found = before.first().map_or(0, |(_, bytes)| stored_checksum(bytes));
         if found != position.frame_checksum {
             return Err(foreign(format!("the record at offset {} is another one", next - 1)));

@@ -81,10 +81,7 @@ impl Host {
     /// Ends everything: nothing more becomes durable.
     pub fn abandoner(&self) -> impl Fn() + Send + 'static {
         let control = self.control.clone();
-        move || {
-            control.abandoned.store(true, Ordering::Release);
-            control.stop.store(true, Ordering::Release);
-        }
+        move || control.abandon()
     }
 
     /// How to ask the engine threads.
@@ -145,11 +142,11 @@ impl Host {
                 Ok(Ok(finished)) => tasks.extend(finished),
                 Ok(Err(error)) => {
                     failure.get_or_insert(error);
-                    self.control.abandoned.store(true, Ordering::Release);
+                    self.control.abandon();
                 }
                 Err(_) => {
                     failure.get_or_insert(HostError::Thread(name));
-                    self.control.abandoned.store(true, Ordering::Release);
+                    self.control.abandon();
                 }
             }
         }

@@ -5,7 +5,6 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::Ordering,
         mpsc::{Sender, SyncSender, channel},
     },
     thread::{self, JoinHandle},
@@ -33,6 +32,7 @@ use super::{
 };
 use crate::{
     configuration::Configuration,
+    kafka::Fetcher,
     log::Log,
     pipeline::Pipeline,
     source::partitions::Partition,
@@ -68,6 +68,8 @@ pub struct Work {
     /// Of each source.
     pub partitions: Vec<Vec<Partition>>,
     pub log: Arc<dyn Log>,
+    /// Reads topics of others, if there are any.
+    pub fetcher: Option<Arc<Fetcher>>,
     pub store: Arc<dyn Store>,
     pub claimant: Claimant,
 }
@@ -88,6 +90,7 @@ impl Work {
             configuration: &self.configuration,
             partitions: &self.partitions,
             log: self.log.clone(),
+            fetcher: self.fetcher.clone(),
             shared: shared.clone(),
             until_end: config.until_end,
             read_order: config.read_order,
@@ -253,13 +256,9 @@ impl Starting<'_> {
         }
     }
 
-    /// A thread that the others need has failed: nothing more is to be waited for.
     fn failed(&self) -> impl Fn() + Send + Sync + 'static {
         let control = self.control.clone();
-        move || {
-            control.abandoned.store(true, Ordering::Release);
-            control.stop.store(true, Ordering::Release);
-        }
+        move || control.abandon()
     }
 
     fn engine(&self, number: usize, dealt: Dealt, helpers: &Helpers, figures: Arc<Figures>) -> EngineThread {

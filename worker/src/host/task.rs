@@ -47,7 +47,7 @@ impl Follow {
     }
 
     fn record(&mut self, log: &dyn Log) -> Result<Option<Shared>, HostError> {
-        if self.read.is_empty() && log.end(&self.partition)? > self.next {
+        if self.read.is_empty() {
             let records = log.read(&self.partition, self.next, READ_BYTES)?;
             self.read.extend(records.into_iter().map(|(offset, bytes)| (offset, Arc::from(bytes))));
         }
@@ -195,9 +195,9 @@ impl Task {
     /// Records of its log that it has not applied, if the log tells.
     pub fn lag_records(&self, log: &dyn Log) -> Option<u64> {
         match self {
-            Task::Ingest(task, _) => Some(task.end(log)?.saturating_sub(self.position().0)),
+            Task::Ingest(task, _) => Some(task.known_end()?.saturating_sub(self.position().0)),
             Task::Profile(_, follow, _) | Task::Model(_, follow, _) => {
-                Some(log.end(&follow.partition).ok()?.saturating_sub(follow.next))
+                Some(log.known_end(&follow.partition)?.saturating_sub(follow.next))
             }
         }
     }
@@ -252,7 +252,7 @@ impl Task {
 
     /// Asked only when all its effects are durable. `stage` says what has come to its end before it.
     pub fn done(&self, log: &dyn Log, stage: u8) -> Done {
-        let at_end = |follow: &Follow| follow.drained && log.end(&follow.partition).is_ok_and(|end| end == follow.next);
+        let at_end = |follow: &Follow| follow.drained && log.known_end(&follow.partition) == Some(follow.next);
         let done = match self {
             Task::Ingest(task, _) => task.ingest().state() == OriginState::Ended && !task.ingest().is_holding(),
             Task::Profile(profile, follow, _) => stage >= 1 && profile.state() == OriginState::Ended && at_end(follow),
@@ -262,7 +262,7 @@ impl Task {
     }
 
     pub fn status(&self, log: &dyn Log) -> TaskStatus {
-        let end = |follow: &Follow| log.end(&follow.partition).ok();
+        let end = |follow: &Follow| log.known_end(&follow.partition);
         match self {
             Task::Ingest(task, name) => {
                 let ingest = task.ingest();
@@ -271,7 +271,7 @@ impl Task {
                 TaskStatus {
                     task: name.clone(),
                     position: position.offset,
-                    end: task.end(log),
+                    end: task.known_end(),
                     watermark: ingest.watermark(),
                     state: ingest.state(),
                     waiting: usize::from(ingest.is_holding()),

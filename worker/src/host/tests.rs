@@ -129,6 +129,7 @@ impl World {
             pipeline: self.pipeline.clone(),
             configuration: self.configuration(),
             partitions: self.partitions(),
+            fetcher: None,
             log: self.log.clone(),
             store: self.store.clone(),
             claimant,

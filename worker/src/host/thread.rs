@@ -15,7 +15,7 @@ use millrace_engine::{control::Erase, model::ModelTask, profile::Profile};
 
 use super::{
     beside::{Beside, Board, Directory, Shown, Told},
-    catch_up::{Behind, CatchUp},
+    catch_up::{Behind, CatchUp, UpTo},
     clock::unix_ms,
     desk::{ControlLog, Desk, Promised, Read, Request},
     error::HostError,
@@ -37,7 +37,7 @@ use crate::{
 pub struct Control {
     pub stop: AtomicBool,
     /// A writer failed: nothing more becomes durable, so nothing more is to be waited for.
-    pub abandoned: Arc<AtomicBool>,
+    abandoned: AtomicBool,
     /// What must have come to its end before: 0 nothing, 1 the sources, 2 the profile tasks.
     pub stage: AtomicU8,
     pub catch_up: Arc<CatchUp>,
@@ -49,7 +49,7 @@ impl Default for Control {
     fn default() -> Self {
         Self {
             stop: AtomicBool::default(),
-            abandoned: Arc::default(),
+            abandoned: AtomicBool::default(),
             stage: AtomicU8::default(),
             catch_up: Arc::default(),
             started: Instant::now(),
@@ -60,6 +60,12 @@ impl Default for Control {
 impl Control {
     fn now(&self) -> Now {
         Now { since_start: self.started.elapsed(), unix_ms: unix_ms() }
+    }
+
+    /// A thread that the others need has failed: nothing more is to be waited for.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.stop.store(true, Ordering::Release);
     }
 }
 
@@ -229,7 +235,7 @@ impl EngineThread {
             let Some(partition) = seat.task.events_partition() else { continue };
             if beside.is_owner {
                 // What others have accepted for it counts before anybody is personalized.
-                beside.behind = Behind::TakenOver(self.log.end(&logs::events(partition)).ok());
+                beside.behind = Behind::TakenOver(UpTo::NotAsked.ask(self.log.as_ref(), &logs::events(partition)));
                 self.owners.set(partition, number);
             } else {
                 self.owners.clear(Some(partition), number);
@@ -262,8 +268,7 @@ impl EngineThread {
     /// A thread that we need has ended, and says why to whoever joins it: no more of our effects can be kept.
     fn abandon(&mut self) {
         self.backlog.clear();
-        self.control.abandoned.store(true, Ordering::Release);
-        self.control.stop.store(true, Ordering::Release);
+        self.control.abandon();
     }
 
     /// How far tasks are on the way to what was there when they came.
@@ -275,23 +280,21 @@ impl EngineThread {
                 continue;
             };
             let (position, _) = seat.task.position();
+            let (log, controlled) = (self.log.as_ref(), seat.task.controlled());
+            let ask = |up_to: UpTo| controlled.map_or(up_to, |partition| up_to.ask(log, partition));
             beside.behind = match beside.behind {
                 Behind::Topic(end) if position >= end => Behind::Ticket(next_ticket),
                 Behind::Ticket(ticket) if quiet || acknowledged >= ticket => {
                     catch_up.topic_is_read();
                     Behind::No
                 }
-                Behind::Partition(None) if catch_up.has_topics() => {
-                    Behind::Partition(seat.task.controlled().and_then(|partition| self.log.end(partition).ok()))
-                }
-                Behind::Partition(Some(end)) if position >= end => {
+                Behind::Partition(UpTo::Offset(end)) if position >= end => {
                     catch_up.partition_is_read();
                     Behind::No
                 }
-                Behind::TakenOver(None) => {
-                    Behind::TakenOver(seat.task.controlled().and_then(|partition| self.log.end(partition).ok()))
-                }
-                Behind::TakenOver(Some(end)) if position >= end => Behind::No,
+                Behind::TakenOver(UpTo::Offset(end)) if position >= end => Behind::No,
+                Behind::Partition(up_to) if catch_up.has_topics() => Behind::Partition(ask(up_to)),
+                Behind::TakenOver(up_to) => Behind::TakenOver(ask(up_to)),
                 behind => behind,
             };
         }

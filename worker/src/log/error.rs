@@ -37,6 +37,8 @@ pub enum Cause {
     Broken(String),
     #[error("a record of {0} bytes is longer than {MAX_RECORD_BYTES}")]
     TooLong(usize),
+    #[error("{0}; it is tried again after a restart")]
+    Remote(String),
     #[error("a log's name needs 1 to {MAX_LOG_NAME_BYTES} bytes, not {0:?}")]
     BadName(String),
 }
@@ -44,7 +46,7 @@ pub enum Cause {
 impl Cause {
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Disk(_) | Self::Broken(_) => Fault::Machine,
+            Self::Disk(_) | Self::Broken(_) | Self::Remote(_) => Fault::Machine,
             Self::Storage(_) => Fault::Data,
             Self::TooLong(_) | Self::BadName(_) => Fault::Caller,
         }
@@ -52,7 +54,7 @@ impl Cause {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Disk(_) => Retry::AfterRepair,
-            Self::Storage(_) | Self::Broken(_) => Retry::AfterReopen,
+            Self::Storage(_) | Self::Broken(_) | Self::Remote(_) => Retry::AfterReopen,
             Self::TooLong(_) | Self::BadName(_) => Retry::Never,
         }
     }
@@ -84,6 +86,8 @@ pub enum ReadError {
     BeyondEnd { partition: LogPartition, from: u64, end: u64 },
     #[error("log {partition} is damaged at offset {offset}: {cause}; restore its folder from a copy")]
     Damaged { partition: LogPartition, offset: u64, cause: String },
+    #[error("log {partition} cannot be read now: {cause}")]
+    Unavailable { partition: LogPartition, cause: String },
     #[error("log {partition} could not be read at offset {offset}: {cause}")]
     Disk { partition: LogPartition, offset: u64, cause: DiskError },
 }

@@ -1,16 +1,21 @@
 //! Ordered, durable partitions of records: what every task reads and every effect goes to.
 //!
-//! [`embedded::EmbeddedLog`] keeps them in a local folder, [`memory::MemoryLog`] in memory. One suite tests both.
+//! [`embedded::EmbeddedLog`] keeps them in a local folder, [`kafka::KafkaLog`] in topics, [`memory::MemoryLog`] in memory. One
+//! suite tests them all.
 
 pub mod embedded;
 mod error;
 pub mod format;
+pub mod kafka;
 mod mark;
 pub mod memory;
 #[cfg(test)]
 mod suite;
 
-use std::fmt;
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
 
 pub use error::{AppendError, Cause, Fault, Loss, OpenError, ReadError, Retry, TrimError};
 
@@ -71,12 +76,25 @@ pub trait Log: Send + Sync {
     /// log that was opened again.
     fn append(&self, batch: &[(LogPartition, Vec<u8>)]) -> Result<Vec<u64>, AppendError>;
 
-    /// Records from offset `from` on, in order and without a gap: about `max_bytes` of them, but at least one if there
-    /// is one. Empty at the end.
+    /// Records from offset `from` on, in order and without a gap: about `max_bytes` of them, or fewer. Empty: there is
+    /// none yet, or what there is is still on its way; [`read_some`] waits for that. Cheap: meant for polling.
     fn read(&self, partition: &LogPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, ReadError>;
 
-    /// The offset that the next record gets. Cheap: meant for polling.
+    /// The offset that the next record gets, as of this call or later. May wait for an answer.
     fn end(&self, partition: &LogPartition) -> Result<u64, ReadError>;
+
+    /// Likewise, as far as it is known by now: not above it, and not below what this process has appended. Cheap: meant
+    /// for polling.
+    fn known_end(&self, partition: &LogPartition) -> Option<u64> {
+        self.end(partition).ok()
+    }
+
+    /// The offset that the next record got at `asked`, or later. `None`: that is not known yet; ask again. Does not wait for an
+    /// answer.
+    fn end_since(&self, partition: &LogPartition, asked: Instant) -> Option<u64> {
+        let _ = asked;
+        self.end(partition).ok()
+    }
 
     /// The oldest offset kept; equal to the end if there is none.
     fn start(&self, partition: &LogPartition) -> Result<u64, ReadError>;
@@ -85,4 +103,47 @@ pub trait Log: Send + Sync {
     fn trim(&self, partition: &LogPartition, before: u64) -> Result<(), TrimError>;
 
     fn status(&self) -> LogStatus;
+}
+
+/// How long a record may be on its way that is known to be there.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// Records from offset `from` on: about `max_bytes` of them, or all up to the end, but at least one if there is one.
+///
+/// # Errors
+/// As of [`Log::read`], and if nothing comes for a minute although there is something.
+pub fn read_some(
+    log: &dyn Log,
+    partition: &LogPartition,
+    from: u64,
+    max_bytes: usize,
+) -> Result<Vec<Record>, ReadError> {
+    let (mut records, mut bytes, mut asked) = (Vec::new(), 0, Instant::now());
+    let mut end = None;
+    loop {
+        let next = from + records.len() as u64;
+        let some = log.read(partition, next, max_bytes.saturating_sub(bytes).max(1))?;
+        if !some.is_empty() {
+            bytes += some.iter().map(|(_, record)| record.len().max(1)).sum::<usize>();
+            asked = Instant::now();
+            records.extend(some);
+        }
+        let next = from + records.len() as u64;
+        if bytes >= max_bytes.max(1) && !records.is_empty() {
+            return Ok(records);
+        }
+        let end = match end {
+            Some(end) => end,
+            None => *end.insert(log.end(partition)?),
+        };
+        if next >= end {
+            return Ok(records);
+        }
+        if asked.elapsed() > ARRIVES_WITHIN {
+            let cause = format!("offset {next} is there and does not come");
+            return Err(ReadError::Unavailable { partition: partition.clone(), cause });
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
 }

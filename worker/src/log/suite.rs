@@ -36,7 +36,7 @@ pub fn read_all(log: &dyn Log, partition: &LogPartition, max_bytes: usize) -> Re
     }
 }
 
-/// Runs the whole suite.
+/// Runs the whole suite. `new` logs have at least four partitions of `events`.
 pub fn run(new: &dyn Fn() -> Box<dyn Log>) {
     empty(&*new());
     offsets_and_order(&*new());
@@ -78,7 +78,7 @@ fn read_ranges(log: &dyn Log) {
     };
     assert_eq!(offsets(1, 1 << 20), Ok((1..=10).collect()));
     assert_eq!(offsets(4, 30), Ok(vec![4, 5, 6]));
-    assert_eq!(offsets(4, 35), Ok(vec![4, 5, 6]));
+    assert!(offsets(4, 35).is_ok_and(|some| some.starts_with(&[4, 5, 6]) && some.len() <= 4), "about as much");
     assert_eq!(offsets(4, 0), Ok(vec![4]), "at least one");
     assert_eq!(offsets(10, 1), Ok(vec![10]));
     assert_eq!(offsets(11, 100), Ok(vec![]));
@@ -118,6 +118,10 @@ fn refusals(log: &dyn Log) {
     let refused = log.append(&[(events(0), vec![1]), (events(0), vec![0; MAX_RECORD_BYTES + 1])]);
     assert_eq!(refused, Err(AppendError::Failed(Cause::TooLong(MAX_RECORD_BYTES + 1))));
     assert_eq!(log.end(&events(0)), Ok(1), "nothing was appended");
+}
+
+/// Where nobody has to say beforehand how many partitions there are.
+pub fn any_partition(log: &dyn Log) {
     let longest = LogPartition::new("x".repeat(MAX_LOG_NAME_BYTES), u32::MAX);
     assert_eq!(log.append(&[(longest, vec![1])]), Ok(vec![1]));
 }
@@ -270,4 +274,5 @@ fn check_step(log: &dyn Log, model: &mut BTreeMap<u32, Vec<Vec<u8>>>, step: Step
 #[test]
 fn memory_log_keeps_the_contract() {
     run(&|| Box::new(super::memory::MemoryLog::default()));
+    any_partition(&super::memory::MemoryLog::default());
 }

@@ -1,4 +1,4 @@
-//! What the partitions of a source are. A file keeps its number for the life of the data folder.
+//! What the partitions of a source are. A file, or a partition of a topic, keeps its number for the life of the data folder.
 
 use std::{
     collections::BTreeMap,
@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millrace_engine::plan::FIRST_GENERATION;
+use millrace_engine::{frame::Origin, plan::FIRST_GENERATION};
 use serde::{Deserialize, Serialize};
 
 /// Version 1 had no lengths, version 2 no generations.
 pub const FORMAT_VERSION: u32 = 3;
 
-/// Names of a source's files, by partition number. Kept in the data folder as `sources.json`.
+/// Names of a source's files, or of the partitions of its topics (`TOPIC/N`), by partition number. Kept in the data folder
+/// as `sources.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Registry {
@@ -27,7 +28,7 @@ pub struct RegisteredFile {
     pub name: String,
     /// There from the first start on: every merge waits for it.
     pub initial: bool,
-    /// Its length when it was found. Unknown of compressed files.
+    /// Its length when it was found; of a topic, the offset behind its last record. Unknown of compressed files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// The pipeline's generation when it was found.
@@ -47,6 +48,15 @@ impl RegisteredFile {
         let is_plain = path.extension().is_none_or(|extension| extension != "gz");
         let bytes = fs::metadata(path).ok().filter(|_| is_plain).map(|metadata| metadata.len());
         Self { name: name.to_owned(), initial, bytes, since }
+    }
+
+    /// Of one of these topics.
+    fn partition_of(&self, number: usize, topics: &[String]) -> Option<Partition> {
+        let (topic, partition) = self.name.rsplit_once('/')?;
+        let (place, partition) = (topics.iter().position(|of| of == topic)?, partition.parse().ok()?);
+        let location = Location::OfTopic { topic: topic.to_owned(), place: place as u16, partition };
+        let snapshot_bytes = if self.initial { self.bytes.unwrap_or(0) } else { 0 };
+        Some(Partition { number: number as u32, location, initial: self.initial, snapshot_bytes, since: self.since })
     }
 
     fn partition(&self, number: usize, path: PathBuf) -> Partition {
@@ -69,6 +79,19 @@ pub enum Location {
     File(PathBuf),
     /// A topic of our own log, to which what is posted goes first.
     Topic { partitions: u32 },
+    /// All of a source's topics, of others.
+    Topics(Vec<String>),
+    /// A partition of the topic at this place among the source's.
+    OfTopic { topic: String, place: u16, partition: u32 },
+}
+
+/// A partition of a topic as the brokers have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPartition {
+    pub topic: String,
+    pub partition: u32,
+    /// Behind its last record, as Kafka counts.
+    pub end: u64,
 }
 
 /// A partition of a source.
@@ -82,6 +105,18 @@ pub struct Partition {
     pub snapshot_bytes: u64,
     /// The pipeline's generation when it was first known. Nobody has read it under an earlier one.
     pub since: u32,
+}
+
+impl Partition {
+    /// What its records come from, in a merge.
+    pub fn origin(&self, source: usize) -> Origin {
+        match &self.location {
+            Location::OfTopic { place, partition, .. } => {
+                Origin { topic: *place, ..Origin::of_source(source, *partition) }
+            }
+            _ => Origin::of_source(source, self.number),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +134,14 @@ pub enum PartitionsError {
     Gone { source_name: String, name: String },
     #[error("sources.json is of format version {found}; this version reads up to {FORMAT_VERSION}: upgrade first")]
     Version { found: u32 },
-    #[error("source `{source_name}` has {found} files; {MAX_FILES} is the most")]
+    #[error(
+        "source `{source_name}`: topic {topic} has {found} partitions and had {known}; a topic that was deleted and made \
+         again is another source: give it another name, or start with an empty data folder"
+    )]
+    Fewer { source_name: String, topic: String, found: usize, known: usize },
+    #[error("source `{source_name}`: topic {topic}: {cause}")]
+    Topic { source_name: String, topic: String, cause: String },
+    #[error("source `{source_name}` has {found} partitions; {MAX_FILES} is the most")]
     TooMany { source_name: String, found: usize },
 }
 
@@ -152,11 +194,16 @@ fn files(source_name: &str, location: &Path) -> Result<Vec<(String, PathBuf)>, P
 impl Registry {
     /// What is registered of a source, without looking for the files.
     pub fn of(&self, source_name: &str, location: &Location) -> Vec<Partition> {
-        if let Location::Topic { partitions } = location {
-            return of_topic(*partitions);
+        let registered = self.sources.get(source_name).into_iter().flatten().enumerate();
+        match location {
+            Location::Topic { partitions } => return of_topic(*partitions),
+            Location::Topics(topics) => {
+                return registered.filter_map(|(n, known)| known.partition_of(n, topics)).collect();
+            }
+            Location::File(_) | Location::OfTopic { .. } => {}
         }
         let partition = |(n, file): (usize, &RegisteredFile)| file.partition(n, PathBuf::from(&file.name));
-        self.sources.get(source_name).into_iter().flatten().enumerate().map(partition).collect()
+        registered.map(partition).collect()
     }
 
     /// The partitions of a source. Its new files are registered, as of this generation of the pipeline; a registered one that
@@ -169,8 +216,43 @@ impl Registry {
     ) -> Result<Vec<Partition>, PartitionsError> {
         match location {
             Location::File(path) => self.resolve_files(source_name, path, generation),
-            Location::Topic { partitions } => Ok(of_topic(*partitions)),
+            Location::Topic { .. } | Location::Topics(_) | Location::OfTopic { .. } => Ok(self.of(source_name, location)),
         }
+    }
+
+    /// The partitions of a source of topics: those that brokers have are registered, as of this generation of the pipeline.
+    pub fn resolve_topics(
+        &mut self,
+        source_name: &str,
+        topics: &[String],
+        found: &[FoundPartition],
+        generation: u32,
+    ) -> Result<Vec<Partition>, PartitionsError> {
+        if self.format_version > FORMAT_VERSION {
+            return Err(PartitionsError::Version { found: self.format_version });
+        }
+        let first_time = !self.sources.contains_key(source_name);
+        let known = self.sources.entry(source_name.to_owned()).or_default();
+        for topic in topics {
+            let of_topic = |name: &str| name.rsplit_once('/').is_some_and(|(of, _)| of == topic);
+            let known = known.iter().filter(|k| of_topic(&k.name)).count();
+            let found = found.iter().filter(|found| found.topic == *topic).count();
+            if found < known {
+                let (source_name, topic) = (source_name.to_owned(), topic.clone());
+                return Err(PartitionsError::Fewer { source_name, topic, found, known });
+            }
+        }
+        for FoundPartition { topic, partition, end } in found {
+            let name = format!("{topic}/{partition}");
+            if !known.iter().any(|k| k.name == name) {
+                known.push(RegisteredFile { name, initial: first_time, bytes: Some(*end), since: generation });
+                self.format_version = FORMAT_VERSION;
+            }
+        }
+        if known.len() > MAX_FILES {
+            return Err(PartitionsError::TooMany { source_name: source_name.to_owned(), found: known.len() });
+        }
+        Ok(self.of(source_name, &Location::Topics(topics.to_vec())))
     }
 
     fn resolve_files(
@@ -219,7 +301,7 @@ mod tests {
     fn path(partition: &Partition) -> &Path {
         match &partition.location {
             Location::File(path) => path,
-            Location::Topic { .. } => panic!("a topic"),
+            _ => panic!("not a file"),
         }
     }
     fn at(path: impl Into<PathBuf>) -> Location {
@@ -269,6 +351,31 @@ mod tests {
         let mut old: Registry = serde_json::from_str(old).unwrap();
         assert_eq!(snapshots(&mut old), [u64::MAX, 0, 0], "version 1 has no lengths");
         assert_eq!(old.format_version, FORMAT_VERSION);
+    }
+
+    #[test]
+    fn partitions_of_topics_keep_their_numbers_and_may_grow() {
+        let topics = ["a".to_owned(), "b".to_owned()];
+        let found = |list: &[(&str, u32)]| -> Vec<FoundPartition> {
+            let of = |(topic, partition): &(&str, u32)| FoundPartition {
+                topic: (*topic).to_owned(),
+                partition: *partition,
+                end: 10,
+            };
+            list.iter().map(of).collect()
+        };
+        let mut registry = Registry::default();
+        let mut origins = |list: &[(&str, u32)], generation| -> Result<Vec<_>, PartitionsError> {
+            let partitions = registry.resolve_topics("s", &topics, &found(list), generation)?;
+            let of = |p: &Partition| (p.number, p.origin(2).topic, p.origin(2).partition, p.initial, p.snapshot_bytes, p.since);
+            Ok(partitions.iter().map(of).collect())
+        };
+        let first = vec![(0, 0, 0, true, 10, 1), (1, 1, 0, true, 10, 1)];
+        assert_eq!(origins(&[("a", 0), ("b", 0)], 1).unwrap(), first);
+        let grown = [first, vec![(2, 0, 1, false, 0, 2)]].concat();
+        assert_eq!(origins(&[("a", 0), ("a", 1), ("b", 0)], 2).unwrap(), grown);
+        let fewer = origins(&[("a", 0), ("b", 0)], 2);
+        assert!(matches!(fewer, Err(PartitionsError::Fewer { found: 1, known: 2, .. })), "{fewer:?}");
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl DataDir {
         Ok((Self { folder: folder.to_owned(), identity, _lock: Some(lock) }, found))
     }
 
+    /// Would [`DataDir::open`] find nothing there?
+    pub fn is_new(folder: &Path) -> bool {
+        matches!(read_identity(folder), Ok(None))
+    }
+
     /// Opens a folder for looking, also while a run writes to it. Creates nothing.
     pub fn open_read_only(folder: &Path) -> Result<Self, DataDirError> {
         let identity = read_identity(folder)?.ok_or_else(|| DataDirError::NotThere { folder: folder.to_owned() })?;

@@ -2,9 +2,15 @@
 //! where it was.
 
 mod file;
+mod kafka;
 mod topic;
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use millrace_engine::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Extent, TaskKind},
@@ -19,6 +25,7 @@ use millrace_engine::{
 
 use self::{
     file::{FileReader, KnownFile},
+    kafka::KafkaReader,
     topic::TopicReader,
 };
 use super::{
@@ -26,6 +33,7 @@ use super::{
     skew::{Pacer, Watermarks},
 };
 use crate::{
+    kafka::{Fetcher, TopicPartition},
     log::{Log, LogPartition},
     source::partitions::Partition,
 };
@@ -93,6 +101,7 @@ impl Shared {
 pub enum Place {
     File(PathBuf),
     Topic(Arc<dyn Log>, LogPartition),
+    Kafka(Arc<Fetcher>, TopicPartition),
 }
 
 impl Place {
@@ -100,7 +109,7 @@ impl Place {
     fn of_next(&self, position: &Position) -> u64 {
         match self {
             Self::File(_) => position.byte,
-            Self::Topic(..) => position.offset + 1,
+            Self::Topic(..) | Self::Kafka(..) => position.offset + 1,
         }
     }
 }
@@ -108,6 +117,7 @@ impl Place {
 enum Reader {
     File(FileReader),
     Topic(TopicReader),
+    Kafka(KafkaReader),
 }
 
 impl Reader {
@@ -116,6 +126,7 @@ impl Reader {
         match self {
             Self::File(file) => Ok(file.next()),
             Self::Topic(topic) => Ok(topic.next()?.map(|input| (input, 0))),
+            Self::Kafka(topic) => topic.next(),
         }
     }
 
@@ -123,15 +134,25 @@ impl Reader {
     fn place(&self, position: &Position) -> u64 {
         match self {
             Self::File(_) => position.byte,
-            Self::Topic(_) => position.offset + 1,
+            Self::Topic(_) | Self::Kafka(_) => position.offset + 1,
         }
     }
 
-    /// The place behind all that is there.
-    fn end(&self) -> Result<u64, HostError> {
+    /// The place behind all that was there at `asked`, once that is known.
+    fn end_since(&self, asked: Instant) -> Result<Option<u64>, HostError> {
         match self {
-            Self::File(file) => file.end(),
-            Self::Topic(topic) => topic.end(),
+            Self::File(file) => file.end().map(Some),
+            Self::Topic(topic) => Ok(topic.end_since(asked)),
+            Self::Kafka(topic) => Ok(topic.end_since(asked)),
+        }
+    }
+
+    /// Is there nothing more? No, if that is only not known.
+    fn is_at_end(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Topic(topic) => topic.is_at_end(),
+            Self::Kafka(topic) => topic.is_at_end(),
         }
     }
 }
@@ -155,8 +176,8 @@ pub struct IngestTask {
     generations: Generations,
     /// Of later generations, ascending.
     ahead: VecDeque<Reading>,
-    /// Readers drop what others still tell of the partition.
-    is_introduced: bool,
+    /// Since then readers drop what others still tell of the partition.
+    introduced: Option<Instant>,
     shared: Arc<Shared>,
     /// `Ended` when reading to the end; else when the end was first seen.
     finite: bool,
@@ -214,6 +235,7 @@ impl IngestTask {
                 Reader::File(file)
             }
             Place::Topic(log, partition) => Reader::Topic(TopicReader::open(log, partition, position.offset)?),
+            Place::Kafka(fetcher, partition) => Reader::Kafka(KafkaReader::open(fetcher, partition, position.offset)?),
         };
         let counted = if planted::is(planted::Bug::CounterAsSequence) { 0 } else { position.offset };
         let ingest = Ingest::new(first.plan, plan.origin, first.decoder, Position { offset: counted, ..position });
@@ -226,7 +248,7 @@ impl IngestTask {
             generation: first.generation,
             generations: at.generations,
             ahead,
-            is_introduced: false,
+            introduced: None,
             shared,
             finite: plan.finite,
             idle_after: plan.idle_after,
@@ -260,7 +282,7 @@ impl IngestTask {
     }
     /// The first frames of this owner are acknowledged in every output.
     pub fn introduced(&mut self) {
-        self.is_introduced = true;
+        self.introduced = Some(Instant::now());
     }
     /// See [`Generations::saved`].
     pub fn saved(&mut self, oldest: Option<u32>) {
@@ -273,11 +295,19 @@ impl IngestTask {
     pub fn is_broken(&self) -> bool {
         matches!(&self.reader, Reader::File(file) if file.is_broken())
     }
-    /// The offset behind the last record, if that is known.
-    pub fn end(&self, log: &dyn Log) -> Option<u64> {
+    /// The offset behind the last record that was posted, if any are posted.
+    pub fn end_of_posted(&self) -> Option<u64> {
+        match &self.reader {
+            Reader::File(_) | Reader::Kafka(_) => None,
+            Reader::Topic(topic) => topic.end().ok(),
+        }
+    }
+    /// The offset behind the last record, as far as it is known.
+    pub fn known_end(&self) -> Option<u64> {
         match &self.reader {
             Reader::File(_) => None,
-            Reader::Topic(topic) => log.end(topic.partition()).ok(),
+            Reader::Topic(topic) => topic.known_end(),
+            Reader::Kafka(topic) => topic.known_end(),
         }
     }
 
@@ -318,6 +348,9 @@ impl IngestTask {
         }
         if read > 0 {
             self.end_since = None;
+        } else if !self.reader.is_at_end() {
+            // A broker that cannot be reached has not said that there is nothing more.
+            self.end_since = None;
         } else if allowed > 0 && may_read {
             self.at_end(outbox, out, now);
         }
@@ -327,8 +360,11 @@ impl IngestTask {
 
     /// From where on the newest generation counts, once nobody else can tell of records.
     fn decide(&mut self) -> Result<(), HostError> {
-        if self.is_introduced && !self.generations.knows_ceiling() {
-            self.generations.ends_at(self.reader.end()?);
+        if let Some(introduced) = self.introduced
+            && !self.generations.knows_ceiling()
+            && let Some(end) = self.reader.end_since(introduced)?
+        {
+            self.generations.ends_at(end);
         }
         let newest = self.knows_until();
         if newest > self.generations.newest() {

@@ -1,6 +1,6 @@
 //! A topic's partition as an ingest task reads it: records that were decoded when they were received.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use millrace_engine::{
     decode::{Decoded, record},
@@ -39,17 +39,27 @@ impl TopicReader {
         Ok(Self { log, partition, next, read: VecDeque::new(), decoded: Decoded::default() })
     }
 
-    pub fn partition(&self) -> &LogPartition {
-        &self.partition
-    }
-
     /// The offset behind the last record.
     pub fn end(&self) -> Result<u64, HostError> {
         Ok(self.log.end(&self.partition)?)
     }
 
+    /// Likewise at `asked`, or later, once that is known.
+    pub fn end_since(&self, asked: Instant) -> Option<u64> {
+        self.log.end_since(&self.partition, asked)
+    }
+
+    /// Likewise, as far as it is known.
+    pub fn known_end(&self) -> Option<u64> {
+        self.log.known_end(&self.partition)
+    }
+
+    pub fn is_at_end(&self) -> bool {
+        self.read.is_empty() && self.known_end() == Some(self.next)
+    }
+
     pub fn next(&mut self) -> Result<Option<Input<'_>>, HostError> {
-        if self.read.is_empty() && self.log.end(&self.partition)? > self.next {
+        if self.read.is_empty() {
             self.read.extend(self.log.read(&self.partition, self.next, READ_BYTES)?);
         }
         let Some((offset, bytes)) = self.read.pop_front() else { return Ok(None) };

@@ -67,6 +67,7 @@ impl Ground {
             pipeline,
             configuration: &self.configuration,
             partitions: &self.partitions,
+            fetcher: None,
             log: log.clone(),
             shared,
             until_end: false,

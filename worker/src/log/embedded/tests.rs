@@ -75,6 +75,8 @@ fn embedded_log_keeps_the_contract() {
         let folder = tempfile::tempdir().unwrap();
         Box::new(Scratch { log: open(folder.path()), _folder: folder })
     });
+    let folder = tempfile::tempdir().unwrap();
+    suite::any_partition(&open(folder.path()));
 }
 
 #[test]
