@@ -38,7 +38,8 @@ pub fn jars() -> PathBuf {
 /// Whatever crate's tests are running.
 fn script() -> io::Result<PathBuf> {
     let from = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(std::env::current_dir, |of| Ok(of.into()))?;
-    let found = from.ancestors().map(|folder| folder.join("examples/kafka/broker/broker.sh")).find(|path| path.exists());
+    let found =
+        from.ancestors().map(|folder| folder.join("examples/kafka/broker/broker.sh")).find(|path| path.exists());
     found.ok_or_else(|| io::Error::other("examples/kafka/broker/broker.sh is not there"))
 }
 

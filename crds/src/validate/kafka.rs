@@ -82,7 +82,8 @@ impl Check<'_> {
 
     fn topic_name(&mut self, at: &Path, name: &str) {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if name.is_empty() || name.len() > MAX_TOPIC_CHARS || !name.chars().all(is_plain) || matches!(name, "." | "..") {
+        if name.is_empty() || name.len() > MAX_TOPIC_CHARS || !name.chars().all(is_plain) || matches!(name, "." | "..")
+        {
             let what = "a topic's name has 1 to 249 letters, digits, `.`, `_` and `-`";
             self.push(Problem::new(at, what).value(name));
         }

@@ -29,7 +29,10 @@ impl Check<'_> {
             self.wrong(&at.key("file").key("path"), "must not be empty");
         }
         if source.file.is_none() && source.format != Format::Json {
-            self.push(Problem::new(&at.key("format"), "only files are Csv; what is posted, or in a topic, is JSON").value("Csv"));
+            self.push(
+                Problem::new(&at.key("format"), "only files are Csv; what is posted, or in a topic, is JSON")
+                    .value("Csv"),
+            );
         }
         if source.table {
             self.table(at, source);

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod http;
+pub mod kafka;
 pub mod shop;
 pub mod siege;
 

@@ -117,7 +117,11 @@ impl Cluster {
     }
 
     /// A producer whose appends are in order and once, as long as it lives (KIP-98).
-    pub fn producer<C: ProducerContext + 'static>(&self, context: C, max_message_bytes: usize) -> Result<ThreadedProducer<C>, SetupError> {
+    pub fn producer<C: ProducerContext + 'static>(
+        &self,
+        context: C,
+        max_message_bytes: usize,
+    ) -> Result<ThreadedProducer<C>, SetupError> {
         let mut config = self.config.clone();
         config
             .set("enable.idempotence", "true")

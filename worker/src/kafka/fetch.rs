@@ -128,8 +128,7 @@ impl Fetcher {
         if feed.next != Some(from) {
             (feed.next, feed.eof) = (None, None);
             self.check_offset(partition, from)?;
-            if let Err(error) =
-                self.consumer.seek(&partition.topic, partition.partition, Offset::Offset(from), AT_ONCE)
+            if let Err(error) = self.consumer.seek(&partition.topic, partition.partition, Offset::Offset(from), AT_ONCE)
             {
                 tracing::debug!(%partition, %error, "it cannot be sought yet");
                 return Ok(());

@@ -216,7 +216,9 @@ impl Registry {
     ) -> Result<Vec<Partition>, PartitionsError> {
         match location {
             Location::File(path) => self.resolve_files(source_name, path, generation),
-            Location::Topic { .. } | Location::Topics(_) | Location::OfTopic { .. } => Ok(self.of(source_name, location)),
+            Location::Topic { .. } | Location::Topics(_) | Location::OfTopic { .. } => {
+                Ok(self.of(source_name, location))
+            }
         }
     }
 
@@ -367,7 +369,9 @@ mod tests {
         let mut registry = Registry::default();
         let mut origins = |list: &[(&str, u32)], generation| -> Result<Vec<_>, PartitionsError> {
             let partitions = registry.resolve_topics("s", &topics, &found(list), generation)?;
-            let of = |p: &Partition| (p.number, p.origin(2).topic, p.origin(2).partition, p.initial, p.snapshot_bytes, p.since);
+            let of = |p: &Partition| {
+                (p.number, p.origin(2).topic, p.origin(2).partition, p.initial, p.snapshot_bytes, p.since)
+            };
             Ok(partitions.iter().map(of).collect())
         };
         let first = vec![(0, 0, 0, true, 10, 1), (1, 1, 0, true, 10, 1)];

@@ -47,7 +47,9 @@ impl Connected {
             let found = super::topics::partitions_of(self.fetcher.consumer(), topic);
             let found = found.map_err(|error| failed(error.to_string()))?;
             if found == 0 {
-                return Err(failed("the brokers have no such topic; create it, or mend the name in spec.sources".into()));
+                return Err(failed(
+                    "the brokers have no such topic; create it, or mend the name in spec.sources".into(),
+                ));
             }
             for partition in 0..found as u32 {
                 let bounds = self.fetcher.bounds(&crate::kafka::TopicPartition::new(topic, partition));
