@@ -3,14 +3,18 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use common::{
-    Run, count,
-    kafka::{InTopics, Shop},
+    Run, Running, binary, count,
+    kafka::{InTopics, RECEIVED_MS, Shop, lines},
     result, trace,
 };
-use millrace_e2e::{broker::Broker, rng::Rng};
+use millrace_e2e::{
+    broker::Broker,
+    rng::Rng,
+    trace::{TraceConfig, write_trace},
+};
 
 #[test]
 fn topics_give_what_files_give_and_survive_kills() {
@@ -32,5 +36,84 @@ fn topics_give_what_files_give_and_survive_kills() {
     let summary = run.summary();
     assert_eq!(result(&summary), undisturbed, "{summary}");
     assert!(count(&summary, "read") > 0);
+    assert_eq!(run.other(&["replay"]).summary()["equal"], true);
+}
+
+/// Everything that a topic holds comes to the profiles: also of a partition that was added while nobody read.
+#[test]
+fn a_topic_may_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    write_trace(folder.path(), &TraceConfig { events: 20_000, users: 400, ..TraceConfig::default() }).unwrap();
+    let shop = Shop::on(Broker::shared());
+    let topics = InTopics::new(&shop, folder.path());
+    topics.fill(&shop, folder.path(), 0, 50);
+    let run = Run::new(&topics.pipeline, &folder.path().join("data"));
+    let half = count(&run.summary(), "read");
+    let all = lines(&topics.files(folder.path())[0]).collect::<Vec<_>>();
+    shop.grow(&topics.topic, 5);
+    shop.produce(&topics.topic, 4, RECEIVED_MS, &all[all.len() / 2..]);
+    let summary = run.summary();
+    assert_eq!(count(&summary, "read"), half + (all.len() - all.len() / 2) as u64);
+    assert!(count(&summary, "accepted") > 0);
+    assert_eq!(run.other(&["replay"]).summary()["equal"], true);
+}
+
+/// What the pipeline goes on with must be there: otherwise it says so, and goes on with nothing else.
+#[test]
+fn a_topic_that_is_another_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_trace(folder.path(), &TraceConfig { events: 5_000, users: 100, ..TraceConfig::default() }).unwrap();
+    let shop = Shop::on(Broker::shared());
+    let topics = InTopics::new(&shop, folder.path());
+    topics.fill(&shop, folder.path(), 0, 50);
+    let run = Run::new(&topics.pipeline, &folder.path().join("data"));
+    let first = result(&run.summary());
+    assert_eq!(result(&run.summary()), first, "nothing new");
+    // The same topics with other state.
+    Run::new(&topics.pipeline, &folder.path().join("other")).finish().refused(&["own.", "prefix"]);
+    topics.make_again(&shop);
+    run.finish().refused(&[&topics.topic, "ends before offset"]);
+    topics.fill(&shop, folder.path(), 50, 100);
+    topics.fill(&shop, folder.path(), 0, 50);
+    run.finish().refused(&[&topics.topic, "deleted and made again"]);
+    topics.make_again(&shop);
+    topics.fill(&shop, folder.path(), 0, 50);
+    assert_eq!(result(&run.summary()), first, "what was there is there again");
+    topics.fill(&shop, folder.path(), 50, 100);
+    shop.delete_records(&topics.topic, 0, -1);
+    run.finish().refused(&[&topics.topic, "was deleted"]);
+    shop.delete(&topics.topic);
+    run.finish().refused(&[&topics.topic, "no such topic"]);
+}
+
+/// A worker that follows its topics outlives its broker, and loses nothing.
+#[test]
+fn the_broker_may_be_killed_under_a_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, undisturbed) = trace(folder.path(), 40_000);
+    let broker = Broker::start().unwrap();
+    let shop = Shop::on(&broker);
+    let topics = InTopics::new(&shop, folder.path());
+    let run = Run::new(&topics.pipeline, &folder.path().join("data"));
+    let mut follow = Command::new(binary());
+    follow.arg("run").arg(&topics.pipeline).arg("--data").arg(&run.data).args(["--quiet", "--output", "json"]);
+    let mut running = Running::start(&mut follow);
+    for part in 0..4 {
+        topics.fill(&shop, folder.path(), part * 25, (part + 1) * 25);
+        assert!(!running.ended_within(Duration::from_millis(300)), "{:?}", running.finish());
+        if part == 1 {
+            broker.pause();
+            assert!(!running.ended_within(Duration::from_secs(3)), "{:?}", running.finish());
+            broker.wake();
+        } else {
+            broker.kill();
+            assert!(!running.ended_within(Duration::from_secs(1)), "{:?}", running.finish());
+            broker.go_on().unwrap();
+        }
+    }
+    running.terminate();
+    let ended = running.finish();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(result(&run.summary()), undisturbed);
     assert_eq!(run.other(&["replay"]).summary()["equal"], true);
 }

@@ -14,7 +14,7 @@ use crate::{
     configuration::Configuration,
     kafka::Fetcher,
     log::{
-        Log, LogPartition, OpenError,
+        Log, OpenError,
         embedded::{EmbeddedLog, Options},
         kafka::{self, connect::Connected},
     },
@@ -90,10 +90,10 @@ pub enum DataError {
     #[error(transparent)]
     Kafka(#[from] kafka::OpenError),
     #[error(
-        "topic {partition} has records, and {} is empty: they belong to state that is elsewhere or lost; say where it is \
+        "topic {topic} has records, and {} is empty: they belong to state that is elsewhere or lost; say where it is \
          (--data), or choose another spec.kafka.topics.prefix", folder.display()
     )]
-    NotOurs { folder: PathBuf, partition: LogPartition },
+    NotOurs { folder: PathBuf, topic: String },
     #[error("{}: {cause}; restore it from a copy, or start with an empty data folder", path.display())]
     Damaged { path: PathBuf, cause: String },
     #[error(
@@ -261,9 +261,9 @@ impl Data {
         }
         let connected = kafka.map(|kafka| Connected::to(kafka, pipeline)).transpose()?;
         if DataDir::is_new(folder)
-            && let Some(found) = connected.as_ref().and_then(Connected::not_empty)
+            && let Some(topic) = connected.as_ref().and_then(Connected::not_empty)
         {
-            return Err(DataError::NotOurs { folder: folder.to_owned(), partition: found.partition });
+            return Err(DataError::NotOurs { folder: folder.to_owned(), topic });
         }
         let (mut dir, found) = DataDir::open(folder, &wanted)?;
         check_key(folder, pipeline)?;

@@ -10,7 +10,7 @@ use std::{
 
 use millrace_e2e::broker::Broker;
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     error::RDKafkaErrorCode,
@@ -68,11 +68,37 @@ impl<'b> Shop<'b> {
         let new = NewPartitions::new(topic, partitions);
         let grown = futures::executor::block_on(self.admin.create_partitions([&new], &AdminOptions::new())).unwrap();
         grown.into_iter().next().unwrap().unwrap();
+        while self.partitions(topic) < partitions {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
-    pub fn delete(&self, topic: &str) {
+    /// How many partitions it had. It is gone when this returns.
+    pub fn delete(&self, topic: &str) -> usize {
+        let had = self.partitions(topic);
         let deleted = futures::executor::block_on(self.admin.delete_topics(&[topic], &AdminOptions::new())).unwrap();
         deleted.into_iter().next().unwrap().unwrap();
+        while self.partitions(topic) > 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        had
+    }
+
+    fn partitions(&self, topic: &str) -> usize {
+        let metadata = self.producer.client().fetch_metadata(Some(topic), PATIENCE).unwrap();
+        metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == topic && found.error().is_none())
+            .map_or(0, |t| t.partitions().len())
+    }
+
+    /// Deletes what is before an offset of Kafka's; -1: all.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::from_raw(before)).unwrap();
+        let deleted = futures::executor::block_on(self.admin.delete_records(&list, &AdminOptions::new())).unwrap();
+        deleted.elements()[0].error().unwrap();
     }
 
     /// Appends records, made at `timestamp_ms`.
@@ -114,7 +140,7 @@ pub struct InTopics {
 }
 
 /// Later than everything that a trace takes for true.
-const RECEIVED_MS: i64 = 1_798_675_200_000;
+pub const RECEIVED_MS: i64 = 1_798_675_200_000;
 
 impl InTopics {
     /// Beside the `pipeline.yaml` of a trace in `folder`; the topic is empty.
@@ -138,12 +164,18 @@ impl InTopics {
         });
         let pipeline = folder.join(format!("{topic}.yaml"));
         fs::write(&pipeline, yaml).unwrap();
-        let files = Self::files(folder);
-        shop.create(&topic, files.len());
-        Self { pipeline, topic }
+        let topics = Self { pipeline, topic };
+        shop.create(&topics.topic, topics.files(folder).len());
+        topics
     }
 
-    fn files(folder: &Path) -> Vec<PathBuf> {
+    /// Deletes the topic and makes one of the same name.
+    pub fn make_again(&self, shop: &Shop<'_>) {
+        let partitions = shop.delete(&self.topic);
+        shop.create(&self.topic, partitions);
+    }
+
+    pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
         let mut files = super::files_below(&folder.join("shop"));
         files.sort();
         files
@@ -151,7 +183,7 @@ impl InTopics {
 
     /// Appends what the files hold between two parts of them, in percent.
     pub fn fill(&self, shop: &Shop<'_>, folder: &Path, from: usize, to: usize) {
-        for (partition, file) in Self::files(folder).iter().enumerate() {
+        for (partition, file) in self.files(folder).iter().enumerate() {
             let all: Vec<Vec<u8>> = lines(file).collect();
             let part = &all[all.len() * from / 100..all.len() * to / 100];
             shop.produce(&self.topic, partition, RECEIVED_MS, part);

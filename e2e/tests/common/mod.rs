@@ -143,6 +143,12 @@ impl Running {
         }
     }
 
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// kill -9.
     pub fn kill(mut self) -> Ended {
         self.child.kill().unwrap();

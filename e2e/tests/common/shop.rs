@@ -113,8 +113,7 @@ impl Shop {
     /// Stops in good order: the summary.
     pub fn stop(&mut self) -> Value {
         let running = self.running.take().unwrap();
-        let sent = Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        running.terminate();
         running.finish().summary()
     }
 

@@ -42,6 +42,8 @@ pub enum FetchError {
     Trimmed { partition: TopicPartition, from: i64, oldest: i64 },
     #[error("{partition} ends before offset {end}; {from} is not there any more, or not yet")]
     BeyondEnd { partition: TopicPartition, from: i64, end: i64 },
+    #[error("the record at offset {offset} of {partition} is another one: the topic was deleted and made again")]
+    Another { partition: TopicPartition, offset: i64 },
     #[error("{partition}: {cause}")]
     Refused { partition: TopicPartition, cause: String },
 }

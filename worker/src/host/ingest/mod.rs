@@ -25,7 +25,7 @@ use millrace_engine::{
 
 use self::{
     file::{FileReader, KnownFile},
-    kafka::KafkaReader,
+    kafka::{KafkaReader, KnownRecord},
     topic::TopicReader,
 };
 use super::{
@@ -42,6 +42,7 @@ const POSITION: u8 = 1;
 const FILE: u8 = 2;
 // Absent where it was written before there were several.
 const GENERATIONS: u8 = 3;
+const RECORD: u8 = 4;
 
 /// Where an ingest task stands, as its checkpoint says.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct Saved {
     pub position: Position,
     /// Absent for topics.
     file: Option<KnownFile>,
+    /// Absent for all but topics of others.
+    record: Option<KnownRecord>,
     generations: Generations,
 }
 
@@ -58,16 +61,19 @@ impl Saved {
         let checkpoint = Checkpoint::read(bytes, TaskKind::Ingest)?;
         let position = Position::read(&mut Bytes::new(checkpoint.section(POSITION)?))?;
         let file = checkpoint.section(FILE).ok().map(|known| KnownFile::read(&mut Bytes::new(known))).transpose()?;
+        let record =
+            checkpoint.section(RECORD).ok().map(|known| KnownRecord::read(&mut Bytes::new(known))).transpose()?;
         let generations = match checkpoint.section(GENERATIONS) {
             Ok(listed) => Generations::read(&mut Bytes::new(listed))?,
             Err(_) => Generations::unlisted(generation),
         };
-        Ok(Self { position, file, generations })
+        Ok(Self { position, file, record, generations })
     }
 
     /// Of a partition that was first known in this generation, and has no checkpoint.
     pub fn beginning(generation: u32) -> Self {
-        Self { position: Position::default(), file: None, generations: Generations::beginning(generation) }
+        let generations = Generations::beginning(generation);
+        Self { position: Position::default(), file: None, record: None, generations }
     }
 
     pub fn generations(&self) -> &Generations {
@@ -235,7 +241,9 @@ impl IngestTask {
                 Reader::File(file)
             }
             Place::Topic(log, partition) => Reader::Topic(TopicReader::open(log, partition, position.offset)?),
-            Place::Kafka(fetcher, partition) => Reader::Kafka(KafkaReader::open(fetcher, partition, position.offset)?),
+            Place::Kafka(fetcher, partition) => {
+                Reader::Kafka(KafkaReader::open(fetcher, partition, position.offset, at.record)?)
+            }
         };
         let counted = if planted::is(planted::Bug::CounterAsSequence) { 0 } else { position.offset };
         let ingest = Ingest::new(first.plan, plan.origin, first.decoder, Position { offset: counted, ..position });
@@ -418,8 +426,10 @@ impl IngestTask {
         let position = *self.ingest.committed();
         let mut w = CheckpointWriter::new(TaskKind::Ingest, Extent::Base);
         w.section(POSITION, |out| position.write(out));
-        if let Reader::File(file) = &mut self.reader {
-            w.section(FILE, |out| file.known_up_to(position.byte).write(out));
+        match &mut self.reader {
+            Reader::File(file) => w.section(FILE, |out| file.known_up_to(position.byte).write(out)),
+            Reader::Kafka(topic) => w.section(RECORD, |out| topic.known_at(position.offset).write(out)),
+            Reader::Topic(_) => {}
         }
         let (saved, next) = (self.reader.place(&position), self.reader.place(self.ingest.position()));
         w.section(GENERATIONS, |out| self.generations.write(saved, next, out));

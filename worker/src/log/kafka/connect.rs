@@ -7,7 +7,7 @@ use millrace_crds::spec::Kafka;
 use super::{KafkaLog, OpenError, topics::TopicPlan};
 use crate::{
     kafka::{Cluster, Fetcher, cluster::cause_of},
-    log::{LogPartition, PartitionStatus},
+    log::{Log, LogPartition},
     pipeline::Pipeline,
     source::partitions::FoundPartition,
 };
@@ -60,9 +60,9 @@ impl Connected {
         Ok(all)
     }
 
-    /// A partition of ours that is not empty, if there is one.
-    pub fn not_empty(&self) -> Option<PartitionStatus> {
-        crate::log::Log::status(self.log.as_ref()).partitions.into_iter().next()
+    /// A topic of ours that is not empty, if there is one.
+    pub fn not_empty(&self) -> Option<String> {
+        self.log.status().partitions.first().map(|found| self.log.topic(&found.partition.log))
     }
 }
 

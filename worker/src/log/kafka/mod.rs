@@ -61,6 +61,11 @@ impl KafkaLog {
         Ok(Self { topics, producer, fetcher })
     }
 
+    /// The topic of a log.
+    pub fn topic(&self, log: &str) -> String {
+        self.topics.name(log)
+    }
+
     fn topic_partition(&self, partition: &LogPartition) -> TopicPartition {
         TopicPartition::new(self.topics.name(&partition.log), partition.partition)
     }
@@ -159,7 +164,9 @@ impl Log for KafkaLog {
             (Err(FetchError::BeyondEnd { end, .. }), _) => {
                 Err(ReadError::BeyondEnd { partition, from, end: ours(end) })
             }
-            (Err(FetchError::Refused { cause, .. }), _) => Err(ReadError::Unavailable { partition, cause }),
+            (Err(error @ (FetchError::Refused { .. } | FetchError::Another { .. })), _) => {
+                Err(ReadError::Unavailable { partition, cause: error.to_string() })
+            }
         }
     }
 
