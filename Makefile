@@ -56,7 +56,7 @@ export MILLRACE_KAFKA := $(KAFKA)
 KAFKA_PORT ?= 9092
 KAFKA_DATA ?= $(CACHE)/kafka-data
 
-.PHONY: kafka-jars kafka-up kafka-down
+.PHONY: kafka-jars kafka-up kafka-down demo-kafka
 kafka-jars: $(KAFKA)/.complete
 
 $(KAFKA)/.complete: examples/kafka/broker/pom.xml
@@ -67,6 +67,9 @@ $(KAFKA)/.complete: examples/kafka/broker/pom.xml
 
 kafka-up: $(KAFKA)/.complete ## Start a Kafka broker on 127.0.0.1 (KAFKA_PORT, KAFKA_DATA)
 	sh examples/kafka/broker/up.sh $(KAFKA_PORT) $(KAFKA_DATA)
+
+demo-kafka: build kafka-up ## Run a small pipeline over topics of the broker of kafka-up
+	BIN=$(BIN) DATA=$(DEMO_DATA)-kafka SERVER=127.0.0.1:$(KAFKA_PORT) sh examples/kafka/try.sh
 
 kafka-down: ## Stop it
 	sh examples/kafka/broker/down.sh $(KAFKA_DATA)

@@ -38,7 +38,7 @@ fn the_shape() {
             "did you mean `Json`? (allowed: Json, Csv)",
         ),
         ("unit: ms", "unit: m", "spec.sources[0].eventTime.unit", "not one of the values allowed here"),
-        ("file: {path", "kafka: {topics", "spec.sources[0].kafka", "there is no field `kafka` here"),
+        ("file: {path", "kinesis: {stream", "spec.sources[0].kinesis", "there is no field `kinesis` here"),
         ("n: 5", "n: 17", "spec.features.lastItems.n", "must be from 1 to 16, not 17"),
         ("bits: 20", "bits: 27", "spec.models[0].learner.ftrl.bits", "must be from 6 to 26"),
         ("l1: 1,", "l1: -1,", "spec.models[0].learner.ftrl.l1", "must be from 0"),
@@ -113,7 +113,12 @@ fn privacy() {
 fn sources() {
     let rows: &[Row] = &[
         ("- name: events", "- name: Events", "spec.sources[0].name", "is not a name"),
-        ("    file: {path: \"data/*.jsonl.gz\"}\n", "", "spec.sources[0]", "one of `file`, `http` must be given"),
+        (
+            "    file: {path: \"data/*.jsonl.gz\"}\n",
+            "",
+            "spec.sources[0]",
+            "one of `file`, `http`, `kafka` must be given",
+        ),
         ("\"data/*.jsonl.gz\"", "\"\"", "spec.sources[0].file.path", "must not be empty"),
         (
             "format: Json\n    eventTime",
@@ -407,4 +412,42 @@ fn a_problem_says_where_and_what_in_text_and_json() {
     assert_eq!(json, expected);
     let problems = edited(SHOP, "items: \"shown", "itms: \"shown");
     assert_eq!((problems.as_slice()[0].line, problems.as_slice()[0].column), (Some(32), Some(9)), "{problems}");
+}
+
+#[test]
+fn brokers_and_topics() {
+    let (from, to) = ("notBefore: \"2026-01-01T00:00:00Z\", notAfter: \"2027-01-01T00:00:00+01:00\"", "maxAhead: 1m");
+    let source = "kafka: {topics: [content, basket]}";
+    let yaml = SHOP.replace("file: {path: \"data/*.jsonl.gz\"}", source).replace(from, to);
+    let brokers = "  kafka: {bootstrapServers: \"a:9092\"}\n";
+    let yaml = yaml.replacen("spec:\n", &format!("spec:\n{brokers}"), 1);
+    let rows: &[Row] = &[
+        (brokers, "", "spec.sources[0].kafka", "needs `spec.kafka`"),
+        ("a:9092", "a:9092,b", "spec.kafka.bootstrapServers", "must be HOST:PORT"),
+        ("\"a:9092\"}", "\"a:1\", topics: {prefix: \"a/b\"}}", "spec.kafka.topics.prefix", "a topic's name has"),
+        (
+            "\"a:9092\"}",
+            "\"a:1\", topics: {replicationFactor: 0}}",
+            "spec.kafka.topics.replicationFactor",
+            "from 1 to 9",
+        ),
+        (
+            "\"a:9092\"}",
+            "\"a:1\", auth: {type: Plain, username: \"\", password: {file: f}}}",
+            "spec.kafka.auth.username",
+            "must not be empty",
+        ),
+        (
+            "\"a:9092\"}",
+            "\"a:1\", auth: {type: Plain, username: u, password: {}}}",
+            "spec.kafka.auth.password",
+            "one of `file`, `secret` must be given",
+        ),
+        ("\"a:9092\"}", "\"a:1\", auth: {type: Md5, username: u, password: {file: f}}}", "spec.kafka.auth.type", "Md5"),
+        ("[content, basket]", "[content, content]", "spec.sources[0].kafka.topics[1]", "listed twice"),
+        ("[content, basket]", "[content, \"a b\"]", "spec.sources[0].kafka.topics[1]", "a topic's name has"),
+        ("[content, basket]", "[]", "spec.sources[0].kafka.topics", "at least 1"),
+        ("[{bot: true}]", "[{topic: contents}]", "spec.sources[0].drop[0].topic", "did you mean `content`?"),
+    ];
+    check(&yaml, rows);
 }

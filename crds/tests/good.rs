@@ -32,6 +32,38 @@ fn decisions_may_be_impressions() {
     good(&yaml);
 }
 
+/// The shop over brokers, its events in two topics.
+fn over_topics() -> String {
+    let (from, to) = ("notBefore: \"2026-01-01T00:00:00Z\", notAfter: \"2027-01-01T00:00:00+01:00\"", "maxAhead: 1m");
+    let yaml =
+        SHOP.replace("file: {path: \"data/*.jsonl.gz\"}", "kafka: {topics: [content, basket]}").replace(from, to);
+    yaml.replacen("spec:\n", "spec:\n  kafka: {bootstrapServers: \"a:9092, b:9092\"}\n", 1)
+}
+
+#[test]
+fn events_may_be_in_topics() {
+    let shop = good(&over_topics());
+    let kafka = shop.spec().kafka.as_ref().unwrap();
+    assert_eq!((kafka.topics.replication_factor, kafka.topics.create, &kafka.topics.prefix), (1, true, &None));
+    let mut source = shop.spec().sources[0].clone();
+    assert_eq!(source.max_ahead(), Some(Span::seconds(60)));
+    let names = |source: &millrace_crds::spec::Source| -> Vec<String> {
+        source.events.iter().map(|event| event.name.clone()).collect()
+    };
+    let topic = |name: &str| millrace_crds::spec::OneOrMany::One(millrace_crds::scalar::Scalar::Text(name.into()));
+    source.events[0].when.insert("topic".into(), topic("content"));
+    source.events[1].when.insert("topic".into(), topic("basket"));
+    let (content, basket) = (source.of_topic("content"), source.of_topic("basket"));
+    assert_eq!(names(&content), [&names(&source)[..1], &names(&source)[2..]].concat());
+    assert_eq!(names(&basket), names(&source)[1..]);
+    assert!(!content.events[0].when.contains_key("topic"), "it is decided");
+    // Where brokers are is nothing that results depend on; which topics are read is.
+    let moved = over_topics().replace("a:9092, b:9092", "c:9092");
+    assert_eq!(good(&moved).changes(shop.result_digest_text()), Vec::<String>::new());
+    let other = over_topics().replace("[content, basket]", "[content, orders]");
+    assert_eq!(good(&other).changes(shop.result_digest_text()), ["spec.sources[0].kafka.topics[1]"]);
+}
+
 #[test]
 fn events_may_be_posted() {
     let (from, to) = ("notBefore: \"2026-01-01T00:00:00Z\", notAfter: \"2027-01-01T00:00:00+01:00\"", "maxAhead: 1m");

@@ -13,6 +13,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
     error::RDKafkaErrorCode,
     message::DeliveryResult,
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
@@ -93,6 +94,15 @@ impl<'b> Shop<'b> {
             .map_or(0, |t| t.partitions().len())
     }
 
+    /// What a consumer group says that it has read of each of the partitions.
+    pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> Vec<Offset> {
+        let consumer: BaseConsumer = config(self.broker).set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, partitions - 1);
+        let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
+        committed.elements().iter().map(|element| element.offset()).collect()
+    }
+
     /// Deletes what is before an offset of Kafka's; -1: all.
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
         let mut list = TopicPartitionList::new();
@@ -162,6 +172,8 @@ impl InTopics {
             assert!(yaml.contains(from), "{from}");
             yaml.replacen(from, to, 1)
         });
+        // However long it takes to fill the topic, nobody is late for that.
+        let yaml = yaml.replace("    format: ", "    idleAfter: 1h\n    format: ");
         let pipeline = folder.join(format!("{topic}.yaml"));
         fs::write(&pipeline, yaml).unwrap();
         let topics = Self { pipeline, topic };

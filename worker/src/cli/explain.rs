@@ -172,9 +172,12 @@ fn source(s: &Source, validated: &Validated) -> Section {
         Format::Json => "JSON",
         Format::Csv => "CSV",
     };
-    let mut lines = vec![match (&s.file, &s.http) {
-        (Some(file), _) => format!("{format} records, one a line, of {}; each file is a partition", file.path),
-        (_, http) => {
+    let mut lines = vec![match (&s.file, &s.kafka, &s.http) {
+        (Some(file), _, _) => format!("{format} records, one a line, of {}; each file is a partition", file.path),
+        (_, Some(kafka), _) => {
+            format!("JSON records of the topics {}, each with its partitions", kafka.topics.join(", "))
+        }
+        (_, _, http) => {
             let partitions = http.as_ref().map_or(1, |http| http.partitions);
             format!("JSON records posted to /v1/events, kept in a topic of {partitions} partitions, without identities")
         }

@@ -127,6 +127,11 @@ impl KafkaReader {
         read.map_err(|cause| HostError::Source { partition: partition.clone(), cause })
     }
 
+    /// For those who look at lag with Kafka's own tools: all up to `offset`, which counts from 1, was read.
+    pub fn tell_group(&self, offset: u64) {
+        self.fetcher.commit([(self.partition.clone(), offset as i64)]);
+    }
+
     /// The place behind the last record at `asked`, or later, once that is known.
     pub fn end_since(&self, asked: Instant) -> Option<u64> {
         self.fetcher.ends.since(&self.partition, asked).map(|end| end as u64 + 1)

@@ -295,6 +295,9 @@ impl IngestTask {
     /// See [`Generations::saved`].
     pub fn saved(&mut self, oldest: Option<u32>) {
         self.generations.saved(oldest);
+        if let Reader::Kafka(topic) = &self.reader {
+            topic.tell_group(self.ingest.committed().offset);
+        }
     }
     /// Nothing more is read before that.
     pub fn wants_checkpoint(&self) -> bool {
