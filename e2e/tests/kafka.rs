@@ -3,10 +3,11 @@
 
 mod common;
 
-use std::{process::Command, time::Duration};
+use std::{net::TcpListener, process::Command, time::Duration};
 
 use common::{
     Run, Running, binary, count,
+    http::Client,
     kafka::{InTopics, RECEIVED_MS, Shop, lines},
     result, trace,
 };
@@ -104,7 +105,11 @@ fn the_broker_may_be_killed_under_a_worker() {
     let run = Run::new(&topics.pipeline, &folder.path().join("data"));
     let mut follow = Command::new(binary());
     follow.arg("run").arg(&topics.pipeline).arg("--data").arg(&run.data).args(["--quiet", "--output", "json"]);
-    let mut running = Running::start(&mut follow);
+    let pages = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut running = Running::start(follow.arg("--metrics-address").arg(pages.to_string()));
+    let ready = || Client::new(pages).request("GET", "/readyz", None).map(|reply| (reply.status, reply.text()));
+    let says = |status: u16, text: &str| ready().is_some_and(|told| told.0 == status && told.1.contains(text));
+    running.until("ready", || says(200, "ready\n"));
     for part in 0..4 {
         topics.fill(&shop, folder.path(), part * 25, (part + 1) * 25);
         assert!(!running.ended_within(Duration::from_millis(300)), "{:?}", running.finish());
@@ -114,8 +119,12 @@ fn the_broker_may_be_killed_under_a_worker() {
             broker.wake();
         } else {
             broker.kill();
-            assert!(!running.ended_within(Duration::from_secs(1)), "{:?}", running.finish());
+            running.until("told", || says(200, "brokers have not answered"));
+            let metrics = Client::new(pages).get("/metrics").text();
+            let silent = metrics.lines().find_map(|line| line.strip_prefix("millrace_brokers_silent_seconds "));
+            assert!(silent.is_some_and(|seconds| seconds.parse::<f64>().unwrap() > 0.0), "{metrics}");
             broker.go_on().unwrap();
+            running.until("told", || says(200, "ready\n"));
         }
     }
     running.terminate();

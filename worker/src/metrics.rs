@@ -14,7 +14,8 @@ use prometheus_client::{
 };
 
 use crate::{
-    host::status::{Detail, TaskStatus, Totals},
+    host::status::{TaskStatus, Totals},
+    kafka::health::{Health, Trouble},
     serve::traffic::Traffic,
 };
 
@@ -22,6 +23,8 @@ use crate::{
 pub struct Shared {
     statuses: RwLock<Vec<TaskStatus>>,
     phase: AtomicU8,
+    /// Of a pipeline with brokers.
+    brokers: Option<Health>,
     /// Counted by the server itself.
     pub traffic: Traffic,
 }
@@ -38,9 +41,9 @@ pub enum Phase {
 }
 
 impl Shared {
-    pub fn new() -> Arc<Self> {
+    pub fn new(brokers: Option<Health>) -> Arc<Self> {
         let phase = AtomicU8::new(Phase::Starting as u8);
-        Arc::new(Self { statuses: RwLock::default(), phase, traffic: Traffic::default() })
+        Arc::new(Self { statuses: RwLock::default(), phase, brokers, traffic: Traffic::default() })
     }
     pub fn update(&self, statuses: Vec<TaskStatus>, phase: Phase) {
         if let Ok(mut current) = self.statuses.write() {
@@ -50,6 +53,9 @@ impl Shared {
     }
     fn statuses(&self) -> Vec<TaskStatus> {
         self.statuses.read().map(|s| s.clone()).unwrap_or_default()
+    }
+    fn trouble(&self) -> Option<Trouble> {
+        self.brokers.as_ref().and_then(Health::trouble)
     }
     fn phase(&self) -> Phase {
         let told = self.phase.load(Ordering::Acquire);
@@ -88,12 +94,17 @@ pub fn health() -> &'static str {
     "ok\n"
 }
 
-/// `/readyz`: it takes requests.
+/// `/readyz`: it takes requests. Without brokers it goes on deciding, and says so.
 pub fn readiness(shared: &Shared) -> impl IntoResponse + use<> {
-    match shared.phase() {
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: what is in the logs is still being read\n"),
-        Phase::Ready => (StatusCode::OK, "ready\n"),
-        Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    let told = |status, text: &str| (status, text.to_owned());
+    match (shared.phase(), shared.trouble()) {
+        (Phase::Starting, None) => {
+            told(StatusCode::SERVICE_UNAVAILABLE, "starting: what is in the logs is still being read\n")
+        }
+        (Phase::Starting, Some(trouble)) => (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {trouble}\n")),
+        (Phase::Ready, None) => told(StatusCode::OK, "ready\n"),
+        (Phase::Ready, Some(trouble)) => (StatusCode::OK, format!("ready, from the state of before: {trouble}\n")),
+        (Phase::Stopping, _) => told(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }
 }
 
@@ -116,8 +127,20 @@ fn registry(shared: &Shared) -> Registry {
     positions(&mut registry, tasks);
     models(&mut registry, &totals);
     drifts(&mut registry, &totals);
+    brokers(&mut registry, shared);
     shared.traffic.register(&mut registry);
     registry
+}
+
+/// Of a pipeline that has some.
+fn brokers(registry: &mut Registry, shared: &Shared) {
+    if shared.brokers.is_none() {
+        return;
+    }
+    let silent: FloatGauge = Gauge::default();
+    silent.set(shared.trouble().map_or(0.0, |trouble| trouble.lasts().as_secs_f64()));
+    let help = "How long the Kafka brokers have not answered; 0 while they do";
+    registry.register_with_unit("brokers_silent", help, Unit::Seconds, silent);
 }
 
 fn events(registry: &mut Registry, totals: &Totals) {
@@ -157,8 +180,9 @@ fn positions(registry: &mut Registry, tasks: &[TaskStatus]) {
     let written = Family::<TaskLabel, Counter>::default();
     for task in tasks {
         let label = TaskLabel { task: task.task.clone() };
-        if !matches!(task.detail, Detail::Ingest { .. }) {
-            let behind = task.end.unwrap_or(0).saturating_sub(task.position + 1);
+        // Files have no known end.
+        if let Some(end) = task.end {
+            let behind = end.saturating_sub(task.position + 1);
             lag.get_or_create(&label).set(i64::try_from(behind).unwrap_or(i64::MAX));
         }
         waiting.get_or_create(&label).set(task.waiting as i64);
@@ -167,7 +191,11 @@ fn positions(registry: &mut Registry, tasks: &[TaskStatus]) {
         }
         written.get_or_create(&label).inc_by(task.checkpoints.count);
     }
-    registry.register("task_lag_records", "Log records that are not applied yet", lag);
+    registry.register(
+        "task_lag_records",
+        "Records of a task's log, or of a source's topic, that are not applied yet",
+        lag,
+    );
     registry.register("task_waiting_records", "Records that wait for the watermark", waiting);
     registry.register_with_unit("task_watermark", "Event time reached, since 1970", Unit::Seconds, watermark);
     registry.register("checkpoints_written", "Checkpoints written since the start", written);

@@ -120,7 +120,7 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
         claimant: data.claimant().clone(),
     };
     let host = Host::start(work, Tasks::All, &args.host_config())?;
-    let shared = metrics::Shared::new();
+    let shared = metrics::Shared::new(data.fetcher().map(|fetcher| fetcher.health().clone()));
     shared.update(host.statuses(), phase_of(&host));
     let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;
     let serving = Arc::new(Serving::new(&pipeline, &host, posted));

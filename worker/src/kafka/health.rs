@@ -25,6 +25,12 @@ pub struct Trouble {
     pub cause: String,
 }
 
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the Kafka brokers have not answered for {} s ({})", self.lasts().as_secs(), self.cause)
+    }
+}
+
 impl Trouble {
     pub fn lasts(&self) -> Duration {
         self.since.elapsed()

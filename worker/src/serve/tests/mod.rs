@@ -177,7 +177,7 @@ fn start(serving: &Serving) -> Running {
 fn start_with(serving: &Serving, beside: &Path, timeouts: Timeouts, decisions: usize) -> Result<Running, SetupError> {
     let prepared = Prepared::new(serving, beside, here(), timeouts)?;
     let (address, engine) = (prepared.address(), StandIn::new(decisions));
-    let shared = Shared::new();
+    let shared = Shared::new(None);
     shared.update(Vec::new(), Phase::Ready);
     let server = Server::start(vec![prepared.listener(engine.clone(), shared)])?;
     Ok(Running { address, engine, server: Some(server) })
