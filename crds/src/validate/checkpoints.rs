@@ -21,18 +21,16 @@ impl Check<'_> {
     }
 
     fn s3(&mut self, at: &Path, s3: &S3) {
-        let rules: [(&str, Option<&str>, fn(&str) -> Result<(), &'static str>); 4] = [
-            ("bucket", Some(&s3.bucket), names::check_bucket),
-            ("prefix", s3.prefix.as_deref(), names::check_key_prefix),
-            ("region", s3.region.as_deref(), names::check_region),
-            ("endpoint", s3.endpoint.as_deref(), names::check_endpoint),
-        ];
-        for (key, text, rule) in rules {
+        let mut check = |key: &str, text: Option<&str>, rule: fn(&str) -> Result<(), &'static str>| {
             if let Some(text) = text
                 && let Err(wrong) = rule(text)
             {
                 self.push(Problem::new(&at.key(key), wrong).value(text));
             }
-        }
+        };
+        check("bucket", Some(&s3.bucket), names::check_bucket);
+        check("prefix", s3.prefix.as_deref(), names::check_key_prefix);
+        check("region", s3.region.as_deref(), names::check_region);
+        check("endpoint", s3.endpoint.as_deref(), names::check_endpoint);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 
+use super::check::{Effort, check};
 use super::checkpoint::{self, Claim, Claimant, Epoch, LineageError, Owner, Problem, Restored, State, read_manifest};
 use super::folder::FolderStore;
 use super::keys::{self, FileKind, TaskId, TaskKind};
@@ -100,64 +101,16 @@ fn version(outcome: Outcome) -> Version {
     }
 }
 
-fn store_suite(store: &dyn Store) {
-    assert_eq!(store.get("tasks/model/a/manifest"), Ok(None));
-    assert_eq!(store.list(""), Ok(vec![]));
-    let first = version(store.put("tasks/model/a/base-1", b"one"));
-    assert_eq!(store.put("tasks/model/a/base-1", b"two"), Outcome::Conflict, "never changed");
-    let found = store.get("tasks/model/a/base-1").unwrap().unwrap();
-    assert_eq!((found.bytes.as_slice(), &found.version), (&b"one"[..], &first));
-
-    let key = "tasks/model/a/manifest";
-    assert_eq!(store.swap(key, Some(&first), b"x"), Outcome::Conflict, "there is none");
-    let one = version(store.swap(key, None, b"x"));
-    assert_eq!(store.swap(key, None, b"y"), Outcome::Conflict, "there is one");
-    let two = version(store.swap(key, Some(&one), b"y"));
-    assert_ne!(one, two);
-    assert_eq!(store.swap(key, Some(&one), b"z"), Outcome::Conflict, "it was replaced");
-    assert_eq!(store.get(key).unwrap().unwrap().bytes, b"y");
-
-    version(store.put("tasks/model/b/base-1", &[]));
-    let listed = |prefix| store.list(prefix).unwrap().into_iter().map(|l| (l.key, l.size_bytes)).collect::<Vec<_>>();
-    let of_a = vec![("tasks/model/a/base-1".to_owned(), 3), (key.to_owned(), 1)];
-    assert_eq!(listed("tasks/model/a/"), of_a);
-    assert_eq!(listed("tasks/model/a/b"), of_a[..1]);
-    assert_eq!(listed("tasks/").len(), 3);
-    assert_eq!(store.delete("tasks/model/a/base-1"), Ok(()));
-    assert_eq!(store.delete("tasks/model/a/base-1"), Ok(()), "there is none any more");
-    assert_eq!(store.get("tasks/model/a/base-1"), Ok(None));
-}
-
-/// Of many that swap at once, each version is replaced by one.
-fn swap_race(store: &dyn Store) {
-    let won = Mutex::new(0);
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let won = &won;
-            scope.spawn(move || {
-                for i in 0..20 {
-                    let expected = store.get("tasks/x").unwrap().map(|object| object.version);
-                    match store.swap("tasks/x", expected.as_ref(), format!("{thread} {i}").as_bytes()) {
-                        Outcome::Done(_) => *won.lock().unwrap() += 1,
-                        Outcome::Conflict => {}
-                        other => panic!("{other:?}"),
-                    }
-                    let all = store.get("tasks/x").unwrap().unwrap();
-                    assert!(all.bytes.contains(&b' '), "whole");
-                }
-            });
-        }
-    });
-    assert!(*won.lock().unwrap() >= 20);
-}
-
 #[test]
-fn stores_keep_the_contract() {
-    store_suite(&MemoryStore::default());
-    swap_race(&MemoryStore::default());
+fn stores_keep_their_promises() {
     let folder = tempfile::tempdir().unwrap();
-    store_suite(&FolderStore::open(&folder.path().join("a")).unwrap());
-    swap_race(&FolderStore::open(&folder.path().join("b")).unwrap());
+    let stores: [&dyn Store; 2] = [&MemoryStore::default(), &FolderStore::open(folder.path()).unwrap()];
+    for store in stores {
+        let effort = Effort { updates: 80, large_bytes: 1 << 20, ..Effort::default() };
+        let report = check(&[store; 4], "1", &effort);
+        assert!(!report.is_broken() && report.failed.is_none() && report.left.is_none(), "{report:?}");
+        assert_eq!(store.list(""), Ok(vec![]));
+    }
 }
 
 #[test]
