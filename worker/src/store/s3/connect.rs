@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_config::{
-    BehaviorVersion, environment::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
+    ConfigLoader, environment::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
     profile::ProfileFileRegionProvider, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
     timeout::TimeoutConfig,
 };
@@ -24,10 +24,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// What signatures name where nobody says which region.
 const ANY_REGION: &str = "us-east-1";
 
-pub(super) async fn client(place: &S3, connect: Duration) -> Result<Client, OpenError> {
+pub(super) async fn client(place: &S3, connect: Duration, environment: ConfigLoader) -> Result<Client, OpenError> {
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).pool_idle_timeout(IDLE).build_https();
-    let environment =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(http).region(region(place)).load().await;
+    let environment = environment.http_client(http).region(region(place)).load().await;
     if environment.region().is_none() {
         return Err(OpenError::NoRegion { place: place.to_string() });
     }

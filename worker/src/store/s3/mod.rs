@@ -17,6 +17,7 @@ mod write;
 
 use std::{future::Future, panic, thread};
 
+use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_sdk_s3::Client;
 use millrace_crds::spec::S3;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -51,11 +52,16 @@ struct Bucket {
 }
 
 impl S3Store {
-    /// Connects to nothing yet, but for credentials and a region that must be asked for.
+    /// With the credentials that the AWS SDK finds: of the environment, a profile, a web identity, a container or an
+    /// instance. Asks the store nothing yet.
     ///
     /// # Errors
     /// No region is known, or threads cannot be started.
     pub fn open(place: &S3, tuning: Tuning) -> Result<Self, OpenError> {
+        Self::open_in(place, tuning, aws_config::defaults(BehaviorVersion::latest()))
+    }
+
+    fn open_in(place: &S3, tuning: Tuning, environment: ConfigLoader) -> Result<Self, OpenError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("s3")
@@ -63,7 +69,7 @@ impl S3Store {
             .build()
             .map_err(|cause| OpenError::Threads { cause: cause.to_string() })?;
         let handle = runtime.handle().clone();
-        let client = wait(&handle, connect::client(place, tuning.connect))?;
+        let client = wait(&handle, connect::client(place, tuning.connect, environment))?;
         let bucket =
             Bucket { client, name: place.bucket.clone(), prefix: place.key_prefix(), place: place.to_string(), tuning };
         Ok(Self { bucket, handle, runtime: Some(runtime) })
