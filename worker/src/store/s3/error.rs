@@ -78,7 +78,8 @@ impl Refusal {
     fn advice(&self) -> Option<Cow<'static, str>> {
         let advice = match (self.code.as_str(), self.status) {
             ("NoSuchBucket", _) => "create the bucket, or correct spec.checkpoints.s3.bucket",
-            ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
+            // The last one is versitygw's.
+            ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "XAdminUserNotFound", _) => {
                 "the store does not know these credentials: check them"
             }
             ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken", _) => {

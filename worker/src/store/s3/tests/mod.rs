@@ -163,7 +163,7 @@ fn a_store_that_lets_nobody_in_is_not_empty() {
     let without = aws_config::defaults(BehaviorVersion::latest()).credentials_provider(Nobody);
     let elsewhere = S3 { bucket: "not-there".to_owned(), ..there.clone() };
     let cases = [
-        (open_with(&there, with_key("stranger", "secret-of-a-stranger")), "InvalidAccessKeyId", "check them"),
+        (open_with(&there, with_key("stranger", "secret-of-a-stranger")), "XAdminUserNotFound", "check them"),
         (open_with(&there, with_key(ACCESS_KEY, "secret-of-a-stranger")), "SignatureDoesNotMatch", "check them"),
         (open_with(&there, without), "nobody gave any", "AWS_ACCESS_KEY_ID"),
         (open_with(&elsewhere, with_key(ACCESS_KEY, SECRET_KEY)), "NoSuchBucket", "create the bucket"),
