@@ -78,7 +78,7 @@ fn text(place: &str, run: &str, report: &Report) -> String {
         }
     }
     if report.left.is_some() {
-        out.push_str(&format!("Objects of this check are left under {}; they may be deleted.\n", keys::checks(run)));
+        out.push_str(&format!("Objects of this check may be left under {}: delete them.\n", keys::checks(run)));
     }
     out.push_str(match (report.is_broken(), &report.failed) {
         (true, _) => "It must not hold checkpoints.",

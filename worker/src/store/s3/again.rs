@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use aws_sdk_s3::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
@@ -49,11 +51,12 @@ impl Bucket {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let mut pause = self.tuning.pause;
+        let (began, mut pause) = (Instant::now(), self.tuning.pause);
         for number in 1..self.tuning.tries {
             match attempt().await {
                 Err(Fault::Failed(effect, trouble))
-                    if effect == Effect::NotYet || (effect == Effect::Unclear && twice == Twice::Same) =>
+                    if began.elapsed() < self.tuning.patience
+                        && (effect == Effect::NotYet || (effect == Effect::Unclear && twice == Twice::Same)) =>
                 {
                     tracing::debug!(place = self.place, number, %trouble, "a request is tried again");
                 }

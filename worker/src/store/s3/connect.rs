@@ -37,9 +37,9 @@ pub(super) async fn client(place: &S3, connect: Duration, environment: ConfigLoa
         // Requests and bodies have their times here, by their sizes.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(connect).build());
-    if let Some(endpoint) = &place.endpoint {
-        settings = settings.endpoint_url(endpoint.trim_end_matches('/'));
-    }
+    // Never the environment's: two workers with different ones would each have a store of its own.
+    let endpoint = place.endpoint.as_ref().map(|endpoint| endpoint.trim_end_matches('/').to_owned());
+    settings.set_endpoint_url(endpoint);
     Ok(Client::from_conf(settings.build()))
 }
 

@@ -112,7 +112,8 @@ impl Fault {
             (_, 300..500) => Effect::None,
             _ => Effect::Unclear,
         };
-        let message = error.message().unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect();
+        let message =
+            error.message().unwrap_or_default().trim_end_matches('.').chars().take(MAX_MESSAGE_CHARS).collect();
         let region = raw.headers().get("x-amz-bucket-region").map(str::to_owned);
         Fault::Failed(effect, Trouble::Answered(Refusal { status, code: code.to_owned(), message, region }))
     }

@@ -53,8 +53,8 @@ impl Bucket {
         let (size_bytes, body) = (bytes.len() as u64, Bytes::copy_from_slice(bytes));
         let send = || async {
             let asked = self.client.upload_part().bucket(&self.name).key(self.full_key(key)).upload_id(upload);
-            let asked = asked.part_number(number).checksum_algorithm(ChecksumAlgorithm::Crc32);
-            self.request(size_bytes, asked.body(ByteStream::from(body.clone())).send()).await
+            let asked = asked.part_number(number).body(ByteStream::from(body.clone()));
+            self.request(size_bytes, asked.send()).await
         };
         let answer = self.try_again(Twice::Same, send).await?;
         let e_tag = answer.e_tag.ok_or_else(|| Fault::unusable("it does not name a part's ETag"))?;

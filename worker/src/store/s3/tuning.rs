@@ -15,6 +15,8 @@ pub struct Tuning {
     pub slowest_bytes_per_second: u64,
     /// How often one request is sent at most.
     pub tries: u32,
+    /// No try begins later than this after the first.
+    pub patience: Duration,
     /// Before the second try; doubles with each further one.
     pub pause: Duration,
     /// Larger objects are sent in parts.
@@ -34,6 +36,7 @@ impl Default for Tuning {
             answer: Duration::from_secs(20),
             slowest_bytes_per_second: MIB,
             tries: 5,
+            patience: Duration::from_secs(40),
             pause: Duration::from_millis(100),
             whole_bytes: (64 * MIB) as usize,
             part_bytes: (16 * MIB) as usize,
