@@ -9,6 +9,7 @@ BUILD := --release --locked
 OBP := $(CACHE)/obp-0.4.1
 DEMO_DATA := $(CACHE)/demo
 FUZZ_SECONDS ?= 60
+export MILLRACE_VERSITYGW ?= $(CACHE)/bin/versitygw
 
 .PHONY: help build demo demo-open-bandit bench-shop bench-serving bench-siege sim test page-test lint fmt crds bench fuzz clean
 
@@ -78,9 +79,17 @@ sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or
 	$(CARGO) build $(BUILD) -p millrace-sim $(if $(PLANTED),--features planted)
 	$(dir $(BIN))millrace-sim $(if $(PLANTED),--planted --seeds $(or $(SEEDS),1000),$(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000)))
 
-test: build kafka-jars ## Run all tests
+test: build kafka-jars versitygw ## Run all tests
 	$(CARGO) test $(BUILD) --workspace
 	$(MAKE) page-test
+
+# A server that speaks S3, for tests.
+.PHONY: versitygw
+versitygw: $(MILLRACE_VERSITYGW)
+
+$(MILLRACE_VERSITYGW):
+	@command -v go >/dev/null || { echo "error: go is not installed; it builds versitygw, a server for tests" >&2; exit 1; }
+	GOBIN=$(dir $@) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 page-test: ## Test the worker's page in headless Chromium (installs it from Debian if missing and root)
 	CACHE=$(CACHE) sh e2e/page/run.sh

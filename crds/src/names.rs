@@ -66,6 +66,86 @@ pub fn is_identifier(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
+pub(crate) const BUCKET_RULE: &str = "must be the name of a general purpose bucket: 3 to 63 of a-z, 0-9, dashes and single dots, a letter \
+    or digit first and last, not an IP address, not ending with --x-s3";
+pub(crate) const KEY_PREFIX_RULE: &str = "must be names of letters, digits, `_`, `-` and `.`, with one `/` between them, none beginning with `.` \
+    and without `..`, of 200 bytes at most";
+pub(crate) const REGION_RULE: &str = "must be letters, digits and dashes, such as eu-west-1";
+pub(crate) const ENDPOINT_RULE: &str =
+    "must be a URL such as https://s3.example.com:9000, without user, query and fragment";
+
+/// Is this the name of a general purpose bucket, as S3 has them?
+pub fn check_bucket(name: &str) -> Result<(), &'static str> {
+    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let outside = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = name.as_bytes();
+    let good = (3..=63).contains(&bytes.len())
+        && bytes.iter().all(|b| inside(*b))
+        && bytes.first().zip(bytes.last()).is_some_and(|(a, z)| outside(a) && outside(z))
+        && !name.contains("..")
+        && !is_like_an_ip_address(name)
+        // Directory buckets list in no order.
+        && !name.ends_with("--x-s3");
+    if good { Ok(()) } else { Err(BUCKET_RULE) }
+}
+
+fn is_like_an_ip_address(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('.').collect();
+    parts.len() == 4 && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// May all keys of a store begin with this? A `/` at its end makes no difference.
+pub fn check_key_prefix(prefix: &str) -> Result<(), &'static str> {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+    };
+    let names = prefix.strip_suffix('/').unwrap_or(prefix);
+    let good = prefix.len() <= 200 && !prefix.contains("..") && names.split('/').all(plain);
+    if good { Ok(()) } else { Err(KEY_PREFIX_RULE) }
+}
+
+/// Is this the name of a region, of any store?
+pub fn check_region(region: &str) -> Result<(), &'static str> {
+    let good = (1..=63).contains(&region.len()) && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if good { Ok(()) } else { Err(REGION_RULE) }
+}
+
+/// Is this where a store may answer?
+pub fn check_endpoint(url: &str) -> Result<(), &'static str> {
+    let good = url.len() <= 500
+        && url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).is_some_and(|rest| {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            is_authority(authority) && (path.is_empty() || is_plain_path(path))
+        });
+    if good { Ok(()) } else { Err(ENDPOINT_RULE) }
+}
+
+/// `host`, `host:port` or `[v6]:port`.
+fn is_authority(authority: &str) -> bool {
+    let is_v6 =
+        |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
+    let is_name = |host: &str| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    let (good_host, rest) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, rest)) => (is_v6(host), rest),
+        None => {
+            let end = authority.find(':').unwrap_or(authority.len());
+            (is_name(&authority[..end]), &authority[end..])
+        }
+    };
+    let is_port = |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
+    good_host && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
+}
+
+fn is_plain_path(path: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'~' | b'-');
+    let names = path.strip_suffix('/').unwrap_or(path);
+    names.split('/').all(|part| !part.is_empty() && part.bytes().all(plain))
+}
+
 /// The candidate that `name` was probably meant to be: at most one mistake in four letters, case aside.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 100;
@@ -106,6 +186,58 @@ mod tests {
             assert!(!is_dns_label(bad), "{bad}");
         }
         assert!(is_identifier("cartAdd") && !is_identifier("1a") && !is_identifier("a b") && !is_identifier(""));
+    }
+
+    #[test]
+    fn places_in_object_stores() {
+        let longest = "a".repeat(63);
+        for good in ["abc", "a-b.c", "1.2.3", "1.2.3.4.5", "acme-millrace", &longest] {
+            assert_eq!(check_bucket(good), Ok(()), "{good}");
+        }
+        let long = "a".repeat(64);
+        for bad in
+            ["", "ab", "-ab", "ab-", "a..b", "A-bucket", "a_b", "a/b", "127.0.0.1", "zone--x-s3", "bücket", &long]
+        {
+            assert_eq!(check_bucket(bad), Err(BUCKET_RULE), "{bad}");
+        }
+        let longest = "a/".repeat(100);
+        for good in ["shop", "shop/", "a/b-c_d/e.f/", &longest] {
+            assert_eq!(check_key_prefix(good), Ok(()), "{good}");
+        }
+        let long = "a".repeat(201);
+        for bad in ["", "/", "/a", "a//b", "a//", "..", "a/../b", "a..b", "a/.b", "a b", "ä", "a?b", "a\nb", &long] {
+            assert_eq!(check_key_prefix(bad), Err(KEY_PREFIX_RULE), "{bad}");
+        }
+        assert_eq!((check_region("eu-west-1"), check_region("auto")), (Ok(()), Ok(())));
+        assert_eq!((check_region(""), check_region("eu west")), (Err(REGION_RULE), Err(REGION_RULE)));
+        for good in [
+            "http://a",
+            "https://s3.example.com",
+            "https://s3.example.com/",
+            "http://[::1]:9000",
+            "http://minio_1.x:9000/a/b.c/",
+        ] {
+            assert_eq!(check_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "https://",
+            "s3://a",
+            "HTTPS://a",
+            "a.example.com",
+            "http://a?x=1",
+            "http://a/b?x",
+            "http://a/#b",
+            "http://u:p@a",
+            "http://a:",
+            "http://a:123456",
+            "http://a b",
+            "http://a//b",
+            "http://[::1",
+            "http://[]:1",
+        ] {
+            assert_eq!(check_endpoint(bad), Err(ENDPOINT_RULE), "{bad}");
+        }
     }
 
     #[test]

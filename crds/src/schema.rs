@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, js
 use serde_json::{Map, Value, json};
 
 use crate::{
+    names,
     scalar::Scalar,
     spec::{FieldRef, FieldRule, Names, OneOrMany, PipelineSpec},
 };
@@ -51,6 +52,32 @@ fn given(fields: &[&str]) -> String {
 /// A rule that Kubernetes itself keeps (CEL): the value never changes.
 pub(crate) fn immutable() -> Value {
     json!([{"rule": "self == oldSelf", "message": "is immutable"}])
+}
+
+/// A rule that Kubernetes itself keeps (CEL), as [`crate::names::check_bucket`] does.
+pub(crate) fn bucket() -> Value {
+    let rule = "self.matches('^[a-z0-9][a-z0-9.-]*[a-z0-9]$') && !self.contains('..') \
+                && !self.matches('^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$') && !self.endsWith('--x-s3')";
+    json!([{"rule": rule, "message": names::BUCKET_RULE}])
+}
+
+/// Likewise, as [`crate::names::check_key_prefix`] does.
+pub(crate) fn key_prefix() -> Value {
+    let rule =
+        "self.matches('^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*/?$') && !self.matches('(^|/)[.]') && !self.contains('..')";
+    json!([{"rule": rule, "message": names::KEY_PREFIX_RULE}])
+}
+
+/// Likewise, as [`crate::names::check_region`] does.
+pub(crate) fn region() -> Value {
+    json!([{"rule": "self.matches('^[A-Za-z0-9-]+$')", "message": names::REGION_RULE}])
+}
+
+/// Likewise, as [`crate::names::check_endpoint`] does.
+pub(crate) fn endpoint() -> Value {
+    let host = "([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]])";
+    let rule = format!("self.matches('^https?://{host}(:[0-9]{{1,5}})?(/[A-Za-z0-9_.~-]+)*/?$')");
+    json!([{"rule": rule, "message": names::ENDPOINT_RULE}])
 }
 
 /// Gives every node one type and every list, mapping and text a bound. Fields that may be absent may not be

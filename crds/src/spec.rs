@@ -16,10 +16,12 @@ use crate::{
     schema,
 };
 
+mod checkpoints;
 mod decisions;
 mod features;
 mod kafka;
 
+pub use checkpoints::*;
 pub use decisions::*;
 pub use features::*;
 pub use kafka::*;
@@ -66,22 +68,6 @@ pub struct PipelineSpec {
     pub experiments: Vec<Experiment>,
     #[serde(default)]
     pub serving: Serving,
-}
-
-/// How often state is saved and how long it is kept.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Checkpoints {
-    /// Time between two checkpoints of a task.
-    pub interval: Span,
-    /// How long checkpoints, and the log behind them, are kept. The newest two are always kept.
-    pub retain: Span,
-}
-
-impl Default for Checkpoints {
-    fn default() -> Self {
-        Self { interval: Span::seconds(30), retain: Span::hours(48) }
-    }
 }
 
 /// How far apart in event time the sources may be read.

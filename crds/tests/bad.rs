@@ -56,6 +56,29 @@ fn the_shape() {
 }
 
 #[test]
+fn where_checkpoints_are() {
+    const BUCKET: &str = "spec.checkpoints.s3.bucket";
+    const PREFIX: &str = "spec.checkpoints.s3.prefix";
+    const ENDPOINT: &str = "spec.checkpoints.s3.endpoint";
+    let rows: &[Row] = &[
+        ("bucket: acme-millrace, ", "", BUCKET, "is missing"),
+        ("acme-millrace", "ab", BUCKET, "at least 3"),
+        ("acme-millrace", "Acme", BUCKET, "the name of a general purpose bucket"),
+        ("acme-millrace", "arn:aws:s3:::acme", BUCKET, "the name of a general purpose bucket"),
+        ("prefix: shop/", "prefix: /shop", PREFIX, "none beginning with `.`"),
+        ("prefix: shop/", "prefix: a/../b", PREFIX, "without `..`"),
+        ("prefix: shop/", "prefix: \"\"", PREFIX, "at least 1"),
+        ("region: eu-west-1", "region: eu west", "spec.checkpoints.s3.region", "such as eu-west-1"),
+        ("https://s3.example.com", "s3.example.com", ENDPOINT, "a URL such as"),
+        ("https://s3.example.com", "https://user:secret@s3.example.com", ENDPOINT, "without user"),
+        ("https://s3.example.com", "https://s3.example.com?a=b", ENDPOINT, "without user, query"),
+        ("pathStyle: true", "pathStyle: 1", "spec.checkpoints.s3.pathStyle", "must be true or false"),
+        ("pathStyle: true", "accessKey: x", "spec.checkpoints.s3.accessKey", "there is no field `accessKey` here"),
+    ];
+    check(SHOP, rows);
+}
+
+#[test]
 fn privacy() {
     let rows: &[Row] = &[
         ("secret: shop-keys,", "", "spec.privacy.pseudonymKeys", "one of `file`, `secret` must be given"),

@@ -112,9 +112,24 @@ fn the_digest_text_holds_what_affects_results_and_nothing_else() {
         .replace("data/*.jsonl.gz", "elsewhere/*.jsonl")
         .replace("secret: shop-keys", "file: keys.yaml")
         .replace("retain: 48h", "retain: 2d")
+        .replace("bucket: acme-millrace", "bucket: another-bucket")
         .replace("limits: {bodyBytes: 65536}", "limits: {connections: 7}");
     assert_eq!(good(&same).result_digest_text(), text);
     assert_eq!(good(&same).changes(text), Vec::<String>::new());
+}
+
+#[test]
+fn the_same_place_is_written_alike() {
+    let place = |yaml: &str| good(yaml).spec().checkpoints.s3.as_ref().map(ToString::to_string).unwrap_or_default();
+    assert_eq!(place(SHOP), "s3://acme-millrace/shop/ at https://s3.example.com");
+    assert_eq!(
+        place(&SHOP.replace("prefix: shop/", "prefix: shop").replace("example.com", "example.com/")),
+        place(SHOP)
+    );
+    let of_aws = SHOP.replace("endpoint: \"https://s3.example.com\", pathStyle: true", "");
+    assert_eq!(place(&of_aws), "s3://acme-millrace/shop/ in eu-west-1");
+    assert_eq!(place(&SHOP.replace("prefix: shop/, ", "")), "s3://acme-millrace/ at https://s3.example.com");
+    assert_eq!(place(ESHOP), "", "in the data folder");
 }
 
 #[test]

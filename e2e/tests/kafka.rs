@@ -14,6 +14,7 @@ use common::{
 use millrace_e2e::{
     broker::Broker,
     rng::Rng,
+    s3,
     trace::{TraceConfig, write_trace},
 };
 use rdkafka::Offset;
@@ -132,4 +133,46 @@ fn the_broker_may_be_killed_under_a_worker() {
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(result(&run.summary()), undisturbed);
     assert_eq!(run.other(&["replay"]).summary()["equal"], true);
+}
+
+/// With checkpoints in a bucket: the store may be away for a while, and the worker goes on.
+#[test]
+fn checkpoints_in_a_bucket_may_be_out_of_reach() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, undisturbed) = trace(folder.path(), 40_000);
+    let shop = Shop::on(Broker::shared());
+    let topics = InTopics::new(&shop, folder.path());
+    let mut store = s3::Server::start(&folder.path().join("store")).unwrap();
+    let place = format!(
+        "checkpoints: {{s3: {{bucket: {}, prefix: shop, endpoint: \"{}\", pathStyle: true}}, interval",
+        s3::BUCKET,
+        store.endpoint()
+    );
+    let yaml = std::fs::read_to_string(&topics.pipeline).unwrap();
+    std::fs::write(&topics.pipeline, yaml.replace("checkpoints: {interval", &place)).unwrap();
+    let run = Run::new(&topics.pipeline, &folder.path().join("data"));
+    let credentials = [("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY)];
+    let with_store =
+        |mut command: Command| Running::start(command.envs(credentials).env("AWS_EC2_METADATA_DISABLED", "true"));
+    let mut follow = Command::new(binary());
+    follow.arg("run").arg(&topics.pipeline).arg("--data").arg(&run.data).args(["--quiet", "--output", "json"]);
+    let mut running = with_store(follow);
+    for part in 0..4 {
+        topics.fill(&shop, folder.path(), part * 25, (part + 1) * 25);
+        assert!(!running.ended_within(Duration::from_millis(500)), "{:?}", running.finish());
+        if part == 1 {
+            store.kill().unwrap();
+            assert!(!running.ended_within(Duration::from_secs(3)), "{:?}", running.finish());
+        }
+        if part == 2 {
+            store.start_again().unwrap();
+        }
+    }
+    running.kill();
+    let ended = with_store(run.command()).finish();
+    assert_eq!(result(&ended.summary()), undisturbed);
+    let mut replay = Command::new(binary());
+    replay.arg("replay").arg("--data").arg(&run.data).args(["--output", "json"]);
+    assert_eq!(with_store(replay).finish().summary()["equal"], true);
+    assert!(!run.data.join("checkpoints/tasks").exists(), "all of it is in the bucket");
 }

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use millrace_crds::spec::PipelineSpec;
 use millrace_engine::{ENGINE_VERSION, plan::ConfigureError};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,7 @@ use crate::{
         data_dir::{DataDir, DataDirError, Found, Identity, Wanted},
         disk::{self, DiskError},
         folder::FolderStore,
+        s3::{self, S3Store, Tuning},
     },
 };
 
@@ -87,6 +89,8 @@ pub enum DataError {
          file, or start with an empty folder (--data)", folder.display()
     )]
     OtherKey { folder: PathBuf, key_id: String },
+    #[error(transparent)]
+    S3(#[from] s3::OpenError),
     #[error(transparent)]
     Kafka(#[from] kafka::OpenError),
     #[error(
@@ -159,10 +163,16 @@ pub fn last_pipeline(folder: &Path) -> Result<PathBuf, DataError> {
     Ok(last.ok_or(DataError::NoLastRun { folder: folder.to_owned() })?.pipeline)
 }
 
-/// The checkpoints of a folder, also while a run writes there. Nothing is written or removed.
-pub fn checkpoints(folder: &Path) -> Result<Arc<dyn Store>, DataError> {
+/// Where the pipeline says that checkpoints are: in a bucket, or in its folder.
+fn in_bucket(spec: &PipelineSpec) -> Result<Option<Arc<dyn Store>>, DataError> {
+    let Some(place) = &spec.checkpoints.s3 else { return Ok(None) };
+    Ok(Some(Arc::new(S3Store::open(place, Tuning::default())?)))
+}
+
+/// The checkpoints of a pipeline with this folder, also while a run writes there. Nothing is written or removed.
+pub fn checkpoints(folder: &Path, spec: &PipelineSpec) -> Result<Arc<dyn Store>, DataError> {
     let dir = DataDir::open_read_only(folder)?;
-    Ok(Arc::new(FolderStore::open_read_only(&dir.checkpoints())))
+    Ok(in_bucket(spec)?.unwrap_or_else(|| Arc::new(FolderStore::open_read_only(&dir.checkpoints()))))
 }
 
 /// Likewise, of this very pipeline.
@@ -173,7 +183,7 @@ pub fn checkpoints_of(folder: &Path, pipeline: &Pipeline) -> Result<(Arc<dyn Sto
         return Err(DataError::NotYet { folder: folder.to_owned(), changes });
     }
     check_key(folder, pipeline)?;
-    Ok((checkpoints(folder)?, configuration_of(folder, &dir, pipeline)?))
+    Ok((checkpoints(folder, pipeline.spec())?, configuration_of(folder, &dir, pipeline)?))
 }
 
 /// Of the folder's state, if the pipeline is what it is under; otherwise as it would be then.
@@ -275,7 +285,10 @@ impl Data {
             Some(connected) => connected.log.clone(),
             None => Arc::new(EmbeddedLog::open(&dir.log(), Options::default())?),
         };
-        let store = Arc::new(FolderStore::open(&dir.checkpoints())?);
+        let store = match in_bucket(validated.spec())? {
+            Some(store) => store,
+            None => Arc::new(FolderStore::open(&dir.checkpoints())?),
+        };
         let started = crate::host::clock::unix_ms();
         let claimant = Claimant {
             pipeline: dir.identity().identity.clone(),
@@ -447,7 +460,7 @@ mod tests {
         let run = Data::open(&folder, &file, &pipeline).unwrap();
         let half_written = folder.join("checkpoints/.tmp-1-1");
         fs::write(&half_written, b"half").unwrap();
-        checkpoints(&folder).unwrap();
+        checkpoints(&folder, pipeline.spec()).unwrap();
         assert!(half_written.exists());
         drop(run);
     }

@@ -2,6 +2,7 @@
 //!
 //! Everything that is wrong is found at once. What passes becomes [`Validated`], which later code need not doubt.
 
+mod checkpoints;
 mod decisions;
 mod experiments;
 mod features;
@@ -181,15 +182,6 @@ impl<'a> Check<'a> {
     fn resource(&mut self) {
         if !names::is_dns_label(&self.document.name) {
             self.name(&Path::of("metadata.name"), &self.document.name, NameKind::Label);
-        }
-    }
-
-    fn checkpoints(&mut self) {
-        let (path, checkpoints) = (Path::of("spec.checkpoints"), &self.spec.checkpoints);
-        self.above_zero(&path.key("interval"), Some(checkpoints.interval));
-        if checkpoints.retain < checkpoints.interval {
-            let message = format!("`{}` is shorter than the interval, {}", checkpoints.retain, checkpoints.interval);
-            self.push(Problem::new(&path.key("retain"), message).value(&checkpoints.retain.to_string()));
         }
     }
 

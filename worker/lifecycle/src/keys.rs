@@ -79,6 +79,16 @@ pub const PLACEMENT: &str = "placement";
 /// Under which all tasks are.
 pub const TASKS: &str = "tasks/";
 
+/// Under which a check of the store keeps its objects, until it ends. No task's are there.
+pub fn checks(run: &str) -> String {
+    format!("check/{}/", escape(run))
+}
+
+/// One object of a check.
+pub fn check(run: &str, name: &str) -> String {
+    format!("{}{}", checks(run), escape(name))
+}
+
 /// Under which a task's objects are.
 pub fn task(task: &TaskId) -> String {
     format!("{TASKS}{}/{}/", task.kind.name(), escape(&task.name))
@@ -173,6 +183,9 @@ mod tests {
         assert_eq!(file(&task, FileKind::Delta, 3, 13), "tasks/ingest/events-0/delta-0000000003-0000000013");
         assert_eq!(manifest(&TaskId::new(TaskKind::Model, "../ä")), "tasks/model/%2e.%2f%c3%a4/manifest");
         assert_eq!((PLACEMENT, parse(PLACEMENT)), ("placement", None));
+        let of_check = check("5e1f", "large/1");
+        assert_eq!((of_check.as_str(), parse(&of_check)), ("check/5e1f/large%2f1", None));
+        assert!(of_check.starts_with(&checks("5e1f")) && !of_check.starts_with(TASKS));
         for bad in
             ["", "tasks/", "tasks/x/a/manifest", "tasks/model/a/base-1-2", "tasks/model/a/b/c", "tasks/model/a/x"]
         {

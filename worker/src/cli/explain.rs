@@ -5,7 +5,10 @@ use std::path::Path;
 use millrace_crds::{
     Validated,
     names::ALL,
-    spec::{Feature, Format, Join, LatePolicy, Model, Names, OneOrMany, Per, PipelineSpec, Position, Source, When},
+    spec::{
+        Checkpoints, Feature, Format, Join, LatePolicy, Model, Names, OneOrMany, Per, PipelineSpec, Position, Source,
+        When,
+    },
 };
 use serde::Serialize;
 
@@ -31,6 +34,7 @@ struct Explanation {
     experiments: Vec<Section>,
     /// Who may ask; empty without placements and posted events.
     serving: Vec<String>,
+    checkpoints: Vec<String>,
     /// Attributes that pass, but reach no model.
     unused_attributes: Vec<String>,
 }
@@ -82,6 +86,7 @@ impl Explanation {
             placements: decisions::placements(spec),
             experiments: decisions::experiments(spec),
             serving: if serves { decisions::serving(&spec.serving) } else { Vec::new() },
+            checkpoints: checkpoints(&spec.checkpoints),
             unused_attributes: unused_attributes(spec),
         }
     }
@@ -98,6 +103,7 @@ impl Explanation {
         sections(&mut out, "Placements", &self.placements);
         sections(&mut out, "Experiments", &self.experiments);
         list(&mut out, "Serving", &self.serving);
+        list(&mut out, "Checkpoints", &self.checkpoints);
         if !self.unused_attributes.is_empty() {
             out.push_str(&format!("\nAllowed, but reaching no model: {}\n", self.unused_attributes.join(", ")));
         }
@@ -355,6 +361,15 @@ fn model(m: &Model, spec: &PipelineSpec) -> Section {
     }
     lines.extend(m.drift.as_ref().map(decisions::drift));
     Section { name: m.name.clone(), lines }
+}
+
+fn checkpoints(checkpoints: &Checkpoints) -> Vec<String> {
+    let place = match &checkpoints.s3 {
+        Some(s3) if s3.path_style => format!("in {s3}, with the bucket in the path"),
+        Some(s3) => format!("in {s3}"),
+        None => "in the data folder".into(),
+    };
+    vec![format!("every {} per task, kept for {}, {place}", checkpoints.interval, checkpoints.retain)]
 }
 
 fn unused_attributes(spec: &PipelineSpec) -> Vec<String> {

@@ -27,7 +27,7 @@ use crate::{
         make::{parts, profile_task},
     },
     log::{Log, LogPartition},
-    pipeline::Pipeline,
+    pipeline::{self, Pipeline},
     progress,
     replay::for_each_record,
     store::{
@@ -172,7 +172,7 @@ pub fn checkpoints(command: &CheckpointsCommand, output: Output) -> Result<(), C
         | CheckpointsCommand::Show { data, .. }
         | CheckpointsCommand::Verify { data } => data,
     };
-    let store = data::checkpoints(&args.data)?;
+    let store = data::checkpoints(&args.data, pipeline::validate(&args.pipeline()?)?.spec())?;
     let store_failed = |e: crate::store::StoreError| CliError::Other(e.to_string());
     match command {
         CheckpointsCommand::Verify { .. } => {

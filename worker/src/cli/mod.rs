@@ -8,6 +8,7 @@ mod ope;
 mod replay;
 mod run;
 mod server;
+mod store;
 mod validate;
 
 use std::{
@@ -20,8 +21,14 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::{
-    data, evaluate::EvaluateError, host::HostError, log, pipeline::PipelineError, serve,
-    source::partitions::PartitionsError, store,
+    data,
+    evaluate::EvaluateError,
+    host::HostError,
+    log,
+    pipeline::PipelineError,
+    serve,
+    source::partitions::PartitionsError,
+    store::{checkpoint::LineageError, s3},
 };
 
 /// Real-time personalization: reads interaction events, keeps user profiles, trains models online.
@@ -84,6 +91,11 @@ enum Command {
     Checkpoints {
         #[command(subcommand)]
         command: inspect::CheckpointsCommand,
+    },
+    /// Look at the object store of checkpoints.
+    Store {
+        #[command(subcommand)]
+        command: store::StoreCommand,
     },
     /// List what could not be used, and why: one a line, redacted.
     #[command(
@@ -162,7 +174,11 @@ pub enum CliError {
     #[error(transparent)]
     Read(#[from] log::ReadError),
     #[error(transparent)]
-    Lineage(#[from] store::checkpoint::LineageError),
+    Lineage(#[from] LineageError),
+    #[error(transparent)]
+    Store(#[from] s3::OpenError),
+    #[error("{} keeps its checkpoints in its data folder: spec.checkpoints.s3 names no bucket", path.display())]
+    NoStore { path: PathBuf },
     #[error(transparent)]
     Host(#[from] HostError),
     #[error(transparent)]
@@ -186,7 +202,7 @@ impl CliError {
 
     fn exit_code(&self) -> u8 {
         match self {
-            CliError::Pipeline(_) | CliError::Partitions(_) => 2,
+            CliError::Pipeline(_) | CliError::Partitions(_) | CliError::NoStore { .. } => 2,
             CliError::Evaluate(e) if e.is_usage() => 2,
             CliError::Printed { exit_code } => *exit_code,
             _ => 1,
@@ -225,6 +241,7 @@ impl Cli {
             Command::Replay(args) => replay::replay(&args, output),
             Command::Profile { command } => inspect::profile(&command, output),
             Command::Checkpoints { command } => inspect::checkpoints(&command, output),
+            Command::Store { command } => store::store(&command, output),
             Command::DeadLetters(args) => inspect::dead_letters(&args, output),
             Command::Examples(args) => inspect::examples(&args, output),
             Command::Experiment { command } => experiment::experiment(&command, output),

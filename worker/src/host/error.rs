@@ -63,6 +63,11 @@ impl HostError {
         }
     }
 
+    /// Has the store not answered, or not as it should? Then the same may go well a moment later.
+    pub fn is_of_store(&self) -> bool {
+        matches!(self, Self::Lineage { cause: store::checkpoint::LineageError::Store(_), .. })
+    }
+
     pub fn order(partition: &log::LogPartition, offset: u64, cause: OrderError) -> Self {
         Self::Apply { partition: partition.clone(), offset, cause: cause.to_string() }
     }

@@ -209,9 +209,15 @@ impl EngineThread {
         Ok(heard)
     }
 
-    /// In a fleet, what the store or another owner has done to one task is its own business, and in its report.
+    /// In a fleet, what the store or another owner has done to one task is its own business, and in its report. Elsewhere a
+    /// store that does not answer is waited for, but not to the end.
     fn tolerate(&self, result: Result<(), HostError>) -> Result<(), HostError> {
+        let is_stopping = self.control.stop.load(Ordering::Acquire);
         match result {
+            Err(error) if error.is_of_store() && !is_stopping => {
+                tracing::warn!(%error, "a checkpoint was not written; it is tried again");
+                Ok(())
+            }
             Err(error) if self.is_of_a_fleet && error.is_of_one_task() => {
                 tracing::warn!(%error, "a task does not go on here");
                 Ok(())

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::disk::{self, DiskError, ReplaceError};
-use super::{Digest, Listed, Object, Outcome, Store, StoreError, Version};
+use super::{Digest, Listed, Object, Outcome, Store, StoreError, Version, check_key};
 
 const TEMPORARY_PREFIX: &str = ".tmp-";
 
@@ -38,12 +38,9 @@ impl FolderStore {
         Self { root: root.to_owned(), writes: Mutex::new(()), temporaries: AtomicU64::new(0) }
     }
 
-    /// Where a key is. Only plain names are let through, so that no key leads out of the folder.
+    /// Where a key is.
     fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
-        let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', '\0']);
-        if !key.split('/').all(plain) {
-            return Err(StoreError::new(key, "it is not a key"));
-        }
+        check_key(key)?;
         Ok(self.root.join(key))
     }
 

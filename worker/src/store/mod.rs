@@ -1,13 +1,15 @@
 //! The object store of checkpoints: immutable files, and manifests replaced by compare-and-set.
 //!
-//! [`folder::FolderStore`] keeps it in a local folder, [`memory::MemoryStore`] in memory.
+//! [`folder::FolderStore`] keeps it in a local folder, [`s3::S3Store`] in a bucket, [`memory::MemoryStore`] in memory.
 
+pub mod check;
 pub mod checkpoint;
 pub mod data_dir;
 pub mod disk;
 pub mod folder;
 pub mod inspect;
 pub mod memory;
+pub mod s3;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +51,12 @@ pub trait Store: Send + Sync {
             Op::Delete { key } => Answer::Deleted(self.delete(key)),
         }
     }
+}
+
+/// Only keys of plain names are let through, so that none leads out of a store's place.
+fn check_key(key: &str) -> Result<(), StoreError> {
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', '\0']);
+    if key.split('/').all(plain) { Ok(()) } else { Err(StoreError::new(key, "it is not a key")) }
 }
 
 /// Asks a store whatever a procedure wants to know.

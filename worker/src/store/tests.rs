@@ -1,10 +1,10 @@
 //! One suite for every store; the lineage under stores that fail; damaged files.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use proptest::prelude::*;
 
+use super::check::{Effort, check};
 use super::checkpoint::{self, Claim, Claimant, Epoch, LineageError, Owner, Problem, Restored, State, read_manifest};
 use super::folder::FolderStore;
 use super::keys::{self, FileKind, TaskId, TaskKind};
@@ -13,7 +13,8 @@ use super::memory::MemoryStore;
 use super::sealed::Unsealed;
 use super::*;
 
-mod faults;
+pub(super) mod faults;
+pub(super) mod lineage;
 
 fn task() -> TaskId {
     TaskId::new(TaskKind::Model, "ctr")
@@ -100,64 +101,16 @@ fn version(outcome: Outcome) -> Version {
     }
 }
 
-fn store_suite(store: &dyn Store) {
-    assert_eq!(store.get("tasks/model/a/manifest"), Ok(None));
-    assert_eq!(store.list(""), Ok(vec![]));
-    let first = version(store.put("tasks/model/a/base-1", b"one"));
-    assert_eq!(store.put("tasks/model/a/base-1", b"two"), Outcome::Conflict, "never changed");
-    let found = store.get("tasks/model/a/base-1").unwrap().unwrap();
-    assert_eq!((found.bytes.as_slice(), &found.version), (&b"one"[..], &first));
-
-    let key = "tasks/model/a/manifest";
-    assert_eq!(store.swap(key, Some(&first), b"x"), Outcome::Conflict, "there is none");
-    let one = version(store.swap(key, None, b"x"));
-    assert_eq!(store.swap(key, None, b"y"), Outcome::Conflict, "there is one");
-    let two = version(store.swap(key, Some(&one), b"y"));
-    assert_ne!(one, two);
-    assert_eq!(store.swap(key, Some(&one), b"z"), Outcome::Conflict, "it was replaced");
-    assert_eq!(store.get(key).unwrap().unwrap().bytes, b"y");
-
-    version(store.put("tasks/model/b/base-1", &[]));
-    let listed = |prefix| store.list(prefix).unwrap().into_iter().map(|l| (l.key, l.size_bytes)).collect::<Vec<_>>();
-    let of_a = vec![("tasks/model/a/base-1".to_owned(), 3), (key.to_owned(), 1)];
-    assert_eq!(listed("tasks/model/a/"), of_a);
-    assert_eq!(listed("tasks/model/a/b"), of_a[..1]);
-    assert_eq!(listed("tasks/").len(), 3);
-    assert_eq!(store.delete("tasks/model/a/base-1"), Ok(()));
-    assert_eq!(store.delete("tasks/model/a/base-1"), Ok(()), "there is none any more");
-    assert_eq!(store.get("tasks/model/a/base-1"), Ok(None));
-}
-
-/// Of many that swap at once, each version is replaced by one.
-fn swap_race(store: &dyn Store) {
-    let won = Mutex::new(0);
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let won = &won;
-            scope.spawn(move || {
-                for i in 0..20 {
-                    let expected = store.get("tasks/x").unwrap().map(|object| object.version);
-                    match store.swap("tasks/x", expected.as_ref(), format!("{thread} {i}").as_bytes()) {
-                        Outcome::Done(_) => *won.lock().unwrap() += 1,
-                        Outcome::Conflict => {}
-                        other => panic!("{other:?}"),
-                    }
-                    let all = store.get("tasks/x").unwrap().unwrap();
-                    assert!(all.bytes.contains(&b' '), "whole");
-                }
-            });
-        }
-    });
-    assert!(*won.lock().unwrap() >= 20);
-}
-
 #[test]
-fn stores_keep_the_contract() {
-    store_suite(&MemoryStore::default());
-    swap_race(&MemoryStore::default());
+fn stores_keep_their_promises() {
     let folder = tempfile::tempdir().unwrap();
-    store_suite(&FolderStore::open(&folder.path().join("a")).unwrap());
-    swap_race(&FolderStore::open(&folder.path().join("b")).unwrap());
+    let stores: [&dyn Store; 2] = [&MemoryStore::default(), &FolderStore::open(folder.path()).unwrap()];
+    for store in stores {
+        let effort = Effort { updates: 80, large_bytes: 1 << 20, ..Effort::default() };
+        let report = check(&[store; 4], "1", &effort);
+        assert!(!report.is_broken() && report.failed.is_none() && report.left.is_none(), "{report:?}");
+        assert_eq!(store.list(""), Ok(vec![]));
+    }
 }
 
 #[test]
@@ -177,134 +130,6 @@ fn a_folder_store_keeps_to_its_folder_and_tidies_up() {
     std::fs::remove_dir_all(&root).unwrap();
     assert!(store.get("tasks/a").is_err(), "a store that is gone does not say that there is nothing");
     assert!(store.list("").is_err() && store.delete("tasks/a").is_err());
-}
-
-#[test]
-fn checkpoints_come_back_and_epochs_rise() {
-    let store = MemoryStore::default();
-    let (mut lineage, restored) = claim(&store, "a");
-    assert_eq!((lineage.epoch(), restored, lineage.trimmable_offset()), (1, None, 0));
-    assert!(lineage.wants_base());
-    assert!(matches!(lineage.commit(&delta("d"), position(5)), Err(LineageError::Invalid { .. })));
-    lineage.commit(&base("b10"), position(10)).unwrap();
-    assert!(!lineage.wants_base());
-    lineage.commit(&delta("d20"), position(20)).unwrap();
-    assert!(
-        matches!(lineage.commit(&delta("d19"), position(19)), Err(LineageError::Invalid { .. })),
-        "offsets never fall"
-    );
-    let (mut lineage, restored) = claim(&store, "b");
-    let restored = restored.unwrap();
-    assert_eq!(texts(&restored), ["b10", "d20"]);
-    assert_eq!((restored.checkpoint.position, restored.checkpoint.epoch, restored.damaged), (position(20), 1, vec![]));
-    assert_eq!((lineage.epoch(), lineage.trimmable_offset()), (2, 0), "the log is kept as long as checkpoints are");
-    lineage.collect_garbage(i64::MAX, 0).unwrap();
-    assert_eq!(lineage.trimmable_offset(), 9, "what the oldest checkpoint that is kept needs stays");
-    assert_eq!(claim(&store, "c").0.epoch(), 3);
-}
-
-#[test]
-fn many_or_long_deltas_ask_for_a_base() {
-    let store = MemoryStore::default();
-    let (mut lineage, _) = claim(&store, "a");
-    lineage.commit(&base("0123456789"), position(1)).unwrap();
-    lineage.commit(&delta("0123456789"), position(2)).unwrap();
-    assert!(!lineage.wants_base());
-    lineage.commit(&delta("0"), position(3)).unwrap();
-    assert!(lineage.wants_base(), "deltas are longer than the base");
-    lineage.commit(&base("0123456789"), position(4)).unwrap();
-    for i in 0..8 {
-        assert!(!lineage.wants_base(), "{i}");
-        lineage.commit(&delta("0"), position(5 + i)).unwrap();
-    }
-    assert!(lineage.wants_base(), "eight deltas");
-}
-
-#[test]
-fn a_stale_owner_is_fenced() {
-    let store = MemoryStore::default();
-    let (mut stale, _) = claim(&store, "a");
-    stale.commit(&base("b10"), position(10)).unwrap();
-    let (mut owner, _) = claim(&store, "b");
-    let fenced = || Err(LineageError::Fenced { task: task(), owner: "b".to_owned(), epoch: 2 });
-    assert_eq!(stale.commit(&delta("stale"), position(20)), fenced());
-    owner.commit(&delta("d15"), position(15)).unwrap();
-    assert_eq!(stale.commit(&delta("stale"), position(30)), fenced());
-    assert_eq!(stale.collect_garbage(1 << 40, 0).map(|_| ()), fenced());
-    assert_eq!(texts(&claim(&store, "c").1.unwrap()), ["b10", "d15"]);
-}
-
-#[test]
-fn only_the_same_pipeline_and_engine_go_on() {
-    let store = MemoryStore::default();
-    let (mut lineage, _) = claim(&store, "a");
-    lineage.commit(&base("b"), position(1)).unwrap();
-    let other = Claimant { pipeline: "p2".to_owned(), ..claimant("b") };
-    let refused = Lineage::claim(&store, &task(), &other).err();
-    assert!(matches!(refused, Some(LineageError::OtherPipeline { .. })), "{refused:?}");
-    let newer = Claimant { engine_version: 2, ..claimant("b") };
-    let refused = Lineage::claim(&store, &task(), &newer).err();
-    assert_eq!(refused, Some(LineageError::EngineVersion { task: task(), found: 1, ours: 2 }));
-    lineage.release(&delta("d"), position(2)).unwrap();
-    assert_eq!(texts(&Lineage::claim(&store, &task(), &newer).unwrap().1.unwrap()), ["b", "d"]);
-    let refused = Lineage::claim(&store, &task(), &claimant("c")).err();
-    assert!(matches!(refused, Some(LineageError::EngineVersion { .. })), "going back needs a release as well");
-    Lineage::claim(&store, &task(), &newer).unwrap();
-    let back = |rolled_back| {
-        let epoch = Epoch::Given { epoch: 9, rolled_back };
-        run(&store, Claim::start(&task(), &claimant("d"), epoch))
-    };
-    assert!(matches!(back(false), Err(LineageError::EngineVersion { .. })));
-    assert_eq!(back(true).unwrap().epoch(), 9, "but a rollout can be taken back");
-}
-
-#[test]
-fn a_damaged_checkpoint_falls_back_and_is_named() {
-    type Damage = fn(&mut BTreeMap<String, Vec<u8>>, &str);
-    let damage: [(&str, Damage); 3] = [
-        ("missing", |objects, key| drop(objects.remove(key))),
-        ("digest", |objects, key| objects.get_mut(key).unwrap()[0] ^= 1),
-        ("bytes", |objects, key| objects.get_mut(key).unwrap().truncate(1)),
-    ];
-    let key = |kind, number| keys::file(&task(), kind, 1, number);
-    let cases = [
-        (key(FileKind::Delta, 4), vec!["b30"]),
-        (key(FileKind::Base, 3), vec!["b10", "d20"]),
-        (key(FileKind::Base, 1), vec!["b30", "d40"]),
-    ];
-    for (what, damage) in damage {
-        for (key, expected) in &cases {
-            let store = MemoryStore::default();
-            let (mut lineage, _) = claim(&store, "a");
-            lineage.commit(&base("b10"), position(10)).unwrap();
-            lineage.commit(&delta("d20"), position(20)).unwrap();
-            lineage.commit(&base("b30"), position(30)).unwrap();
-            lineage.commit(&delta("d40"), position(40)).unwrap();
-            damage(&mut store.objects(), key);
-            let problems = inspect::verify(&store).unwrap();
-            assert!(problems.len() == 1 && problems[0].key == *key && problems[0].what.contains(what), "{problems:?}");
-            let (mut next, restored) = claim(&store, "b");
-            let restored = restored.unwrap();
-            assert_eq!(texts(&restored), *expected);
-            let named: Vec<_> = restored.damaged.iter().map(|p| &p.key).collect();
-            assert_eq!(named, if expected.len() == 2 && expected[0] == "b30" { vec![] } else { vec![key] });
-            // It goes on from there, and what is damaged is forgotten.
-            next.commit(&delta("d41"), position(41)).unwrap();
-            assert_eq!(claim(&store, "c").1.unwrap().deltas.last().unwrap(), b"d41");
-        }
-    }
-}
-
-#[test]
-fn nothing_usable_is_an_error_and_not_a_new_beginning() {
-    let store = MemoryStore::default();
-    let (mut lineage, _) = claim(&store, "a");
-    lineage.commit(&base("b10"), position(10)).unwrap();
-    let key = keys::file(&task(), FileKind::Base, 1, 1);
-    store.objects().remove(&key);
-    let error = Lineage::claim(&store, &task(), &claimant("b")).err();
-    let damaged = vec![Problem { key, what: "it is missing".to_owned() }];
-    assert_eq!(error, Some(LineageError::AllDamaged { task: task(), damaged }));
 }
 
 #[test]
@@ -328,24 +153,6 @@ fn every_flipped_bit_is_found() {
         Lineage::claim(&store, &task(), &claimant("b")).err()
     };
     assert!(matches!(&error, Some(LineageError::Manifest { key, .. }) if *key == keys::manifest(&task())), "{error:?}");
-}
-
-#[test]
-fn inspection_lists_all_tasks() {
-    let store = MemoryStore::default();
-    assert_eq!(inspect::list(&store), Ok(vec![]));
-    let (mut lineage, _) = claim(&store, "a");
-    lineage.commit(&base("b10"), position(10)).unwrap();
-    let other = TaskId::new(TaskKind::Ingest, "events/0");
-    Lineage::claim(&store, &other, &claimant("a")).unwrap();
-    let orphan = TaskId::new(TaskKind::Profile, "3");
-    version(store.put(&keys::file(&orphan, FileKind::Base, 1, 1), b"12345"));
-    let listed = inspect::list(&store).unwrap();
-    let tasks: Vec<_> = listed.iter().map(|t| (t.task.clone(), t.manifest.is_ok())).collect();
-    assert_eq!(tasks, [(other, true), (orphan.clone(), false), (task(), true)]);
-    assert_eq!(listed[1].stored_bytes, 5);
-    assert_eq!(inspect::verify(&store).unwrap()[0].key, keys::manifest(&orphan));
-    assert_eq!(listed[2].manifest.as_ref().unwrap().checkpoints[0].position, position(10));
 }
 
 fn golden() -> Manifest {

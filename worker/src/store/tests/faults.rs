@@ -4,7 +4,7 @@ use super::*;
 
 /// A store whose `fail_at`-th call goes wrong; if `crash`, all later ones fail.
 struct Faulty<'s> {
-    inner: &'s MemoryStore,
+    inner: &'s dyn Store,
     injected: Injected,
     fail_at: usize,
     crash: bool,
@@ -63,7 +63,7 @@ impl Store for Faulty<'_> {
 }
 
 /// Commits and collects until the first error. The last offset committed, and the one that was tried last.
-fn work(store: &dyn Store, retries: usize) -> Result<(u64, u64), LineageError> {
+pub(in crate::store) fn work(store: &dyn Store, retries: usize) -> Result<(u64, u64), LineageError> {
     let retry = |f: &mut dyn FnMut() -> Result<(), LineageError>| {
         let mut result = f();
         for _ in 0..retries {
@@ -92,7 +92,7 @@ fn work(store: &dyn Store, retries: usize) -> Result<(u64, u64), LineageError> {
     Ok((committed, committed))
 }
 
-fn restored_offset(store: &MemoryStore) -> u64 {
+pub(in crate::store) fn restored_offset(store: &dyn Store) -> u64 {
     let Some(restored) = claim(store, "later").1 else { return 0 };
     assert_eq!(restored.damaged, vec![], "what a manifest names is there");
     let text = texts(&restored).pop().unwrap();
