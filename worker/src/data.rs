@@ -54,6 +54,22 @@ const SERVING: &str = "serving.json";
 const LAST_RUN: &str = "last-run.json";
 const SOURCES: &str = "sources.json";
 const KEY: &str = "key.json";
+const STORE: &str = "store.json";
+
+/// Where a folder's checkpoints are. Absent where they were in the folder before they could be elsewhere.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct StorePlace {
+    format_version: u32,
+    place: String,
+}
+
+impl StorePlace {
+    fn of(spec: &PipelineSpec) -> Self {
+        let place = spec.checkpoints.s3.as_ref().map_or_else(|| "the data folder".to_owned(), ToString::to_string);
+        Self { format_version: 1, place }
+    }
+}
 
 /// Tells whether the pseudonyms' key is still the one that a folder was begun with.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +100,11 @@ pub enum DataError {
     Partitions(#[from] PartitionsError),
     #[error("{} does not say which pipeline's file it was run with; name it with --pipeline FILE", folder.display())]
     NoLastRun { folder: PathBuf },
+    #[error(
+        "the checkpoints of {} are in {known}, and the pipeline says {wanted}; go back to that place, or copy all objects to the \
+         new one and then remove {STORE} from the folder", folder.display()
+    )]
+    OtherStore { folder: PathBuf, known: String, wanted: String },
     #[error(
         "the key `{key_id}` is not the one that {} was written with, so no user would be known again; restore the key \
          file, or start with an empty folder (--data)", folder.display()
@@ -231,6 +252,22 @@ fn check_key(folder: &Path, pipeline: &Pipeline) -> Result<bool, DataError> {
     }
 }
 
+/// Checkpoints that are elsewhere would count as none.
+fn check_store(folder: &Path, dir: &DataDir, spec: &PipelineSpec) -> Result<(), DataError> {
+    let wanted = StorePlace::of(spec);
+    let known: Option<StorePlace> = read_json(folder, STORE)?;
+    let is_in_folder = || fs::read_dir(dir.checkpoints()).is_ok_and(|mut entries| entries.next().is_some());
+    let known = match known {
+        Some(known) => known.place,
+        None if is_in_folder() && spec.checkpoints.s3.is_some() => "the data folder".to_owned(),
+        None => return Ok(()),
+    };
+    if known == wanted.place {
+        return Ok(());
+    }
+    Err(DataError::OtherStore { folder: folder.to_owned(), known, wanted: wanted.place })
+}
+
 impl Data {
     /// Opens or creates a folder for a run. Fails if another process has it, or another pipeline, or if its state cannot
     /// go on under this version of the pipeline.
@@ -246,6 +283,7 @@ impl Data {
         if !check_key(folder, pipeline)? {
             write_json(folder, KEY, &KeyCheck::of(pipeline))?;
         }
+        write_json(folder, STORE, &StorePlace::of(pipeline.spec()))?;
         let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
         write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
         Ok(data)
@@ -277,6 +315,7 @@ impl Data {
         }
         let (mut dir, found) = DataDir::open(folder, &wanted)?;
         check_key(folder, pipeline)?;
+        check_store(folder, &dir, pipeline.spec())?;
         if found == Found::OtherSpec {
             changed(&mut dir)?;
         }
@@ -450,6 +489,21 @@ mod tests {
         assert_eq!(refused(&longer), ["the meaning of outcome `click`"]);
         let (file, first) = pipeline(dir.path(), TOUR, 'a');
         assert_eq!(Data::open(&folder, &file, &first).unwrap().configuration().generation(), 3);
+    }
+
+    #[test]
+    fn checkpoints_are_looked_for_where_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        let (file, first) = pipeline(dir.path(), TOUR, 'a');
+        drop(Data::open(&folder, &file, &first).unwrap());
+        let elsewhere = "spec:\n  checkpoints: {s3: {bucket: shop, region: eu-west-1}}\n";
+        let (file, other) = pipeline(dir.path(), &TOUR.replacen("spec:\n", elsewhere, 1), 'a');
+        let refused = Data::open(&folder, &file, &other).err().unwrap().to_string();
+        assert!(refused.contains("in the data folder") && refused.contains("s3://shop/ in eu-west-1"), "{refused}");
+        fs::remove_file(folder.join(STORE)).unwrap();
+        fs::write(folder.join("checkpoints/left-by-a-run"), "").unwrap();
+        assert!(matches!(Data::open(&folder, &file, &other), Err(DataError::OtherStore { .. })), "a folder of before");
     }
 
     #[test]
