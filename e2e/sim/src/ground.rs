@@ -165,7 +165,7 @@ impl Ground {
     pub fn file(&self) -> Option<(usize, &Path)> {
         self.partitions.iter().enumerate().find_map(|(source, partitions)| match &partitions.first()?.location {
             Location::File(path) => Some((source, path.as_path())),
-            Location::Topic { .. } => None,
+            _ => None,
         })
     }
 

@@ -92,7 +92,10 @@ impl Ends {
 
     /// How far the partition reached at `asked`, or later; `None`: that is not known yet.
     pub fn since(&self, partition: &TopicPartition, asked: Instant) -> Option<i64> {
-        let mut state = self.shared.state();
+        self.look_up(&mut self.shared.state(), partition, asked)
+    }
+
+    fn look_up(&self, state: &mut State, partition: &TopicPartition, asked: Instant) -> Option<i64> {
         let end = state.ends.entry(partition.clone()).or_default();
         if end.as_of.is_some_and(|as_of| as_of >= asked) {
             return Some(end.offset);
@@ -109,19 +112,18 @@ impl Ends {
     /// # Errors
     /// What was said instead.
     pub fn now(&self, partition: &TopicPartition) -> Result<i64, String> {
-        let asked = Instant::now();
+        let (asked, mut state) = (Instant::now(), self.shared.state());
         loop {
-            if let Some(offset) = self.since(partition, asked) {
+            if let Some(offset) = self.look_up(&mut state, partition, asked) {
                 return Ok(offset);
             }
-            let state = self.shared.state();
             let left = ANSWERED_WITHIN.saturating_sub(asked.elapsed());
             if left.is_zero() || state.stopping {
                 let trouble = state.ends.get(partition).and_then(|end| end.trouble.clone());
                 return Err(trouble.unwrap_or_else(|| "no broker answered".to_owned()));
             }
-            // Whoever tells has this lock: nothing is missed between.
-            drop(self.shared.told.wait_timeout(state, left.min(EVERY)));
+            let told = self.shared.told.wait_timeout(state, left.min(EVERY));
+            state = told.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
         }
     }
 

@@ -156,8 +156,8 @@ impl Fetcher {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => *eof = Some((Instant::now(), None)),
                 Some(Err(error)) => {
-                    *known = None;
-                    // What was read goes first; the error comes again.
+                    // Nothing comes any more before it is sought anew. What was read goes first.
+                    *known = if is_over(&error) { None } else { Some(next) };
                     return if next > from { Ok(()) } else { self.explain(partition, from, &error) };
                 }
             }
@@ -241,7 +241,7 @@ impl Fetcher {
         use RDKafkaErrorCode as Code;
         let refused = || FetchError::Refused { partition: partition.clone(), cause: cause_of(error) };
         match error.rdkafka_error_code() {
-            Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => self.check_offset(partition, from),
+            _ if is_over(error) => self.check_offset(partition, from),
             Some(
                 Code::UnknownTopicOrPartition
                 | Code::UnknownPartition
@@ -270,6 +270,12 @@ impl Fetcher {
             tracing::debug!(%error, "positions could not be told to the consumer group");
         }
     }
+}
+
+/// Has the client given up fetching where it was?
+fn is_over(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
+    matches!(error.rdkafka_error_code(), Some(OffsetOutOfRange | AutoOffsetReset))
 }
 
 impl Drop for Fetcher {
