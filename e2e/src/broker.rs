@@ -138,15 +138,6 @@ impl Broker {
         }
     }
 
-    /// As by an administrator.
-    pub fn stop(&self) {
-        if let Some((mut script, _)) = self.take() {
-            // The script tells it, and waits for it.
-            let _ = kill_process(Pid::from_child(&script), Signal::TERM);
-            let _ = script.wait();
-        }
-    }
-
     fn take(&self) -> Option<(Child, Pid)> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -15,9 +15,12 @@ use crate::{
     configuration::Configuration,
     kafka::Fetcher,
     log::{
-        Log, OpenError,
+        Log, OpenError, ReadError,
         embedded::{EmbeddedLog, Options},
-        kafka::{self, connect::Connected},
+        kafka::{
+            self,
+            connect::{Connected, prefix},
+        },
     },
     pipeline::Pipeline,
     source::partitions::{Location, Partition, PartitionsError, Registry},
@@ -54,20 +57,29 @@ const SERVING: &str = "serving.json";
 const LAST_RUN: &str = "last-run.json";
 const SOURCES: &str = "sources.json";
 const KEY: &str = "key.json";
-const STORE: &str = "store.json";
+const PLACES: &str = "places.json";
 
-/// Where a folder's checkpoints are. Absent where they were in the folder before they could be elsewhere.
+/// Where a folder's checkpoints and logs are. Absent where they were in the folder before they could be elsewhere.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct StorePlace {
+struct Places {
     format_version: u32,
-    place: String,
+    checkpoints: String,
+    logs: String,
 }
 
-impl StorePlace {
-    fn of(spec: &PipelineSpec) -> Self {
-        let place = spec.checkpoints.s3.as_ref().map_or_else(|| "the data folder".to_owned(), ToString::to_string);
-        Self { format_version: 1, place }
+const IN_FOLDER: &str = "the data folder";
+
+impl Places {
+    fn in_folder() -> Self {
+        Self { format_version: 1, checkpoints: IN_FOLDER.to_owned(), logs: IN_FOLDER.to_owned() }
+    }
+
+    fn of(pipeline: &Pipeline) -> Self {
+        let spec = pipeline.spec();
+        let checkpoints = spec.checkpoints.s3.as_ref().map_or_else(|| IN_FOLDER.to_owned(), ToString::to_string);
+        let topics = spec.kafka.as_ref().map(|kafka| format!("the topics {}*", prefix(kafka, pipeline)));
+        Self { format_version: 1, checkpoints, logs: topics.unwrap_or_else(|| IN_FOLDER.to_owned()) }
     }
 }
 
@@ -97,14 +109,16 @@ pub enum DataError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
     Partitions(#[from] PartitionsError),
     #[error("{} does not say which pipeline's file it was run with; name it with --pipeline FILE", folder.display())]
     NoLastRun { folder: PathBuf },
     #[error(
-        "the checkpoints of {} are in {known}, and the pipeline says {wanted}; go back to that place, or copy all objects to the \
-         new one and then remove {STORE} from the folder", folder.display()
+        "the {what} of {} are in {known}, and the pipeline says {wanted}; go back to that place, or copy all that is there to \
+         the new one and then remove {PLACES} from the folder", folder.display()
     )]
-    OtherStore { folder: PathBuf, known: String, wanted: String },
+    OtherPlace { folder: PathBuf, what: &'static str, known: String, wanted: String },
     #[error(
         "the key `{key_id}` is not the one that {} was written with, so no user would be known again; restore the key \
          file, or start with an empty folder (--data)", folder.display()
@@ -252,20 +266,20 @@ fn check_key(folder: &Path, pipeline: &Pipeline) -> Result<bool, DataError> {
     }
 }
 
-/// Checkpoints that are elsewhere would count as none.
-fn check_store(folder: &Path, dir: &DataDir, spec: &PipelineSpec) -> Result<(), DataError> {
-    let wanted = StorePlace::of(spec);
-    let known: Option<StorePlace> = read_json(folder, STORE)?;
-    let is_in_folder = || fs::read_dir(dir.checkpoints()).is_ok_and(|mut entries| entries.next().is_some());
-    let known = match known {
-        Some(known) => known.place,
-        None if is_in_folder() && spec.checkpoints.s3.is_some() => "the data folder".to_owned(),
+/// Checkpoints and logs that are elsewhere would count as none.
+fn check_places(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<(), DataError> {
+    let wanted = Places::of(pipeline);
+    let is_used = || fs::read_dir(dir.checkpoints()).is_ok_and(|mut entries| entries.next().is_some());
+    let known = match read_json::<Places>(folder, PLACES)? {
+        Some(known) => known,
+        None if is_used() => Places::in_folder(),
         None => return Ok(()),
     };
-    if known == wanted.place {
-        return Ok(());
+    let both = [("checkpoints", known.checkpoints, wanted.checkpoints), ("logs", known.logs, wanted.logs)];
+    match both.into_iter().find(|(_, known, wanted)| known != wanted) {
+        Some((what, known, wanted)) => Err(DataError::OtherPlace { folder: folder.to_owned(), what, known, wanted }),
+        None => Ok(()),
     }
-    Err(DataError::OtherStore { folder: folder.to_owned(), known, wanted: wanted.place })
 }
 
 impl Data {
@@ -283,7 +297,7 @@ impl Data {
         if !check_key(folder, pipeline)? {
             write_json(folder, KEY, &KeyCheck::of(pipeline))?;
         }
-        write_json(folder, STORE, &StorePlace::of(pipeline.spec()))?;
+        write_json(folder, PLACES, &Places::of(pipeline))?;
         let path = fs::canonicalize(pipeline_file).unwrap_or_else(|_| pipeline_file.to_owned());
         write_json(folder, LAST_RUN, &LastRun { format_version: 1, pipeline: path })?;
         Ok(data)
@@ -309,13 +323,13 @@ impl Data {
         }
         let connected = kafka.map(|kafka| Connected::to(kafka, pipeline)).transpose()?;
         if DataDir::is_new(folder)
-            && let Some(topic) = connected.as_ref().and_then(Connected::not_empty)
+            && let Some(topic) = connected.as_ref().map(Connected::not_empty).transpose()?.flatten()
         {
             return Err(DataError::NotOurs { folder: folder.to_owned(), topic });
         }
         let (mut dir, found) = DataDir::open(folder, &wanted)?;
         check_key(folder, pipeline)?;
-        check_store(folder, &dir, pipeline.spec())?;
+        check_places(folder, &dir, pipeline)?;
         if found == Found::OtherSpec {
             changed(&mut dir)?;
         }
@@ -501,9 +515,12 @@ mod tests {
         let (file, other) = pipeline(dir.path(), &TOUR.replacen("spec:\n", elsewhere, 1), 'a');
         let refused = Data::open(&folder, &file, &other).err().unwrap().to_string();
         assert!(refused.contains("in the data folder") && refused.contains("s3://shop/ in eu-west-1"), "{refused}");
-        fs::remove_file(folder.join(STORE)).unwrap();
+        fs::remove_file(folder.join(PLACES)).unwrap();
         fs::write(folder.join("checkpoints/left-by-a-run"), "").unwrap();
-        assert!(matches!(Data::open(&folder, &file, &other), Err(DataError::OtherStore { .. })), "a folder of before");
+        assert!(
+            matches!(Data::open(&folder, &file, &other), Err(DataError::OtherPlace { what: "checkpoints", .. })),
+            "a folder of before"
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
         HostError, logs,
         make::{effects_of, follow_from, initial_origins, model_task, parts, profile_task, rewire},
     },
-    log::{Log, LogPartition, read_some},
+    log::{Log, LogPartition, ReadError, read_some},
     pipeline::Pipeline,
     source::partitions::Partition,
     store::{
@@ -82,7 +82,11 @@ pub fn for_each_record(
     mut each: impl FnMut(u64, Arc<[u8]>) -> Result<(), HostError>,
 ) -> Result<(), HostError> {
     while from < to {
-        for (offset, bytes) in read_some(log, partition, from, READ_BYTES)? {
+        let records = read_some(log, partition, from, READ_BYTES)?;
+        if records.is_empty() {
+            return Err(ReadError::BeyondEnd { partition: partition.clone(), from: to, end: from }.into());
+        }
+        for (offset, bytes) in records {
             if offset >= to {
                 return Ok(());
             }

@@ -54,8 +54,8 @@ impl CatchUp {
 /// Where a task is on its way there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
-    /// A topic is to be read up to this offset.
-    Topic(u64),
+    /// A topic of what is posted.
+    Topic(UpTo),
     /// It has been; what came of it is in the log once this ticket is acknowledged, or nothing is on its way.
     Ticket(u64),
     /// An events partition; how far is known once all topics are in.

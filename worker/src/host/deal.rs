@@ -37,10 +37,10 @@ impl Dealing<'_> {
     /// What was posted before the start counts before anybody is personalized again.
     fn behind(&self, task: &Task) -> Behind {
         match task {
-            Task::Ingest(task, _) => match task.end_of_posted() {
-                Some(end) => {
+            Task::Ingest(task, _) => match task.posted() {
+                Some(_) => {
                     self.catch_up.expect_topic();
-                    Behind::Topic(end)
+                    Behind::Topic(UpTo::NotAsked)
                 }
                 None => Behind::No,
             },

@@ -289,7 +289,11 @@ impl EngineThread {
             let (log, controlled) = (self.log.as_ref(), seat.task.controlled());
             let ask = |up_to: UpTo| controlled.map_or(up_to, |partition| up_to.ask(log, partition));
             beside.behind = match beside.behind {
-                Behind::Topic(end) if position >= end => Behind::Ticket(next_ticket),
+                Behind::Topic(UpTo::Offset(end)) if position >= end => Behind::Ticket(next_ticket),
+                Behind::Topic(up_to) => Behind::Topic(match &seat.task {
+                    Task::Ingest(task, _) => task.posted().map_or(up_to, |partition| up_to.ask(log, partition)),
+                    _ => up_to,
+                }),
                 Behind::Ticket(ticket) if quiet || acknowledged >= ticket => {
                     catch_up.topic_is_read();
                     Behind::No

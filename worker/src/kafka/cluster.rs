@@ -108,6 +108,9 @@ impl Cluster {
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
             .set("check.crcs", "true")
+            // Ends are those of committed records.
+            .set("isolation.level", "read_committed")
+            .set("queued.min.messages", "10000")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
@@ -125,6 +128,8 @@ impl Cluster {
         let mut config = self.config.clone();
         config
             .set("enable.idempotence", "true")
+            // What follows a record that failed must not arrive without it: readers would find a hole.
+            .set("enable.gapless.guarantee", "true")
             .set("acks", "all")
             .set("linger.ms", "1")
             .set("message.max.bytes", max_message_bytes.to_string())

@@ -30,6 +30,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 pub struct End {
     /// The offset that the next record gets, as Kafka counts.
     pub offset: i64,
+    /// Records up to there were seen, at this moment.
+    reached: Option<(i64, Instant)>,
     /// It was there at this moment, or later.
     pub as_of: Option<Instant>,
     /// What was said instead, the last time.
@@ -132,12 +134,8 @@ impl Ends {
         let mut state = self.shared.state();
         if let Some(end) = state.ends.get_mut(partition) {
             end.offset = end.offset.max(offset + 1);
+            end.reached = Some((end.offset, Instant::now()));
         }
-    }
-
-    /// Nobody asks for it any more.
-    pub fn forget(&self, partition: &TopicPartition) {
-        self.shared.state().ends.remove(partition);
     }
 
     fn want(&self, state: &mut State) {
@@ -214,8 +212,9 @@ fn tell(
         let Some(end) = state.ends.get_mut(&partition) else { continue };
         match found {
             Ok(offset) => {
-                // It may be smaller than before: a log can be cut off by a leader that had less.
-                (end.offset, end.as_of, end.trouble) = (offset, Some(began), None);
+                // It may be smaller than before: a log can be cut off by a leader that had less. What came meanwhile counts.
+                let reached = end.reached.filter(|(_, at)| *at >= began).map_or(offset, |(reached, _)| reached);
+                (end.offset, end.as_of, end.trouble) = (offset.max(reached), Some(began), None);
             }
             Err(cause) => end.trouble = Some(cause),
         }

@@ -53,9 +53,11 @@ struct Feed {
     queue: PartitionQueue<Context>,
     /// Offset of the next message in the queue, if it is known.
     next: Option<i64>,
-    /// Brokers have said that nothing follows. Then when, and where the partition ended afterwards, once that is known: behind
-    /// `next`, if what follows are marks of transactions.
-    eof: Option<(Instant, Option<i64>)>,
+    /// When brokers were heard to say that nothing follows.
+    eof: Option<Instant>,
+    /// The partition ended here, behind `next`, at some moment. If nothing follows all the same, as is heard later, what lies
+    /// between are marks of transactions.
+    ended: Option<(i64, Instant)>,
     read_at: Instant,
 }
 
@@ -129,7 +131,6 @@ impl Fetcher {
         feed.read_at = Instant::now();
         if feed.next != Some(from) {
             (feed.next, feed.eof) = (None, None);
-            self.check_offset(partition, from)?;
             if let Err(error) = self.consumer.seek(&partition.topic, partition.partition, Offset::Offset(from), AT_ONCE)
             {
                 tracing::debug!(%partition, %error, "it cannot be sought yet");
@@ -137,8 +138,8 @@ impl Fetcher {
             }
             feed.next = Some(from);
         }
-        let Feed { queue, next: known, eof, .. } = &mut *feed;
-        let (mut bytes, mut next) = (0, from);
+        let Feed { queue, next: known, eof, ended, .. } = &mut *feed;
+        let (mut bytes, mut next, mut failure) = (0, from, None);
         while bytes < max_bytes.max(1) {
             match queue.poll(Duration::ZERO) {
                 None => break,
@@ -148,26 +149,30 @@ impl Fetcher {
                         continue;
                     }
                     next = message.offset() + 1;
-                    *eof = None;
+                    (*eof, *ended) = (None, None);
                     let value = message.payload().unwrap_or_default();
                     bytes += value.len().max(1);
                     let timestamp_ms = message.timestamp().to_millis();
                     each(Message { offset: message.offset(), timestamp_ms, value });
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => *eof = Some((Instant::now(), None)),
+                Some(Err(KafkaError::PartitionEOF(_))) => *eof = Some(Instant::now()),
                 Some(Err(error)) => {
-                    // Nothing comes any more before it is sought anew. What was read goes first.
-                    *known = if is_over(&error) { None } else { Some(next) };
-                    return if next > from { Ok(()) } else { self.explain(partition, from, &error) };
+                    failure = Some(error);
+                    break;
                 }
             }
         }
         *known = Some(next);
-        if next > from {
-            drop(feed);
-            self.ends.reaches(partition, next - 1);
+        drop(feed);
+        if failure.as_ref().is_some_and(is_over) {
+            // Nothing comes any more before it is assigned anew.
+            self.forget(partition);
         }
-        Ok(())
+        if next > from {
+            self.ends.reaches(partition, next - 1);
+            return Ok(());
+        }
+        failure.map_or(Ok(()), |error| self.explain(partition, from, &error))
     }
 
     /// The feed of a partition; a new one begins at `from`.
@@ -177,9 +182,6 @@ impl Fetcher {
             return Ok(feed.clone());
         }
         let refused = |cause: String| FetchError::Refused { partition: partition.clone(), cause };
-        drop(feeds);
-        self.check_offset(partition, from)?;
-        feeds = lock(&self.feeds);
         // Before it is assigned, so that nothing goes to the queue of all.
         let queue = self.consumer.split_partition_queue(&partition.topic, partition.partition);
         let queue = queue.ok_or_else(|| refused("it has no queue".to_owned()))?;
@@ -188,7 +190,8 @@ impl Fetcher {
             .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(from))
             .and_then(|()| self.consumer.incremental_assign(&assigned))
             .map_err(|error| refused(error.to_string()))?;
-        let feed = Arc::new(Mutex::new(Feed { queue, next: Some(from), eof: None, read_at: Instant::now() }));
+        let feed =
+            Arc::new(Mutex::new(Feed { queue, next: Some(from), eof: None, ended: None, read_at: Instant::now() }));
         feeds.insert(partition.clone(), feed.clone());
         Ok(feed)
     }
@@ -202,19 +205,29 @@ impl Fetcher {
 
     /// Do brokers confirm that nothing follows before `next`, up to which all has been read?
     pub fn is_at_end(&self, partition: &TopicPartition, next: i64) -> bool {
-        let Some(end) = self.ends.known(partition) else { return false };
-        if self.confirmed_end(partition) == Some(next) {
+        let Some(end) = self.confirmed_end(partition) else { return false };
+        if end == next {
             return true;
         }
         let Some(feed) = lock(&self.feeds).get(partition).cloned() else { return false };
         let mut feed = lock(&feed);
-        let Some((at, ended)) = feed.eof.filter(|_| feed.next == Some(next)) else { return false };
-        if end.as_of.is_none_or(|as_of| as_of < at || as_of.elapsed() >= CONFIRMED_WITHIN) || end.trouble.is_some() {
-            return false;
+        let Some(eof) = feed.eof.filter(|_| feed.next == Some(next)) else { return false };
+        match feed.ended {
+            Some((ended, noted)) if ended == end => eof > noted,
+            _ => {
+                // Sought anew, so that it is said again, of this end.
+                feed.ended = Some((end, Instant::now()));
+                (feed.next, feed.eof) = (None, None);
+                false
+            }
         }
-        let ended = ended.unwrap_or(end.offset);
-        feed.eof = Some((at, Some(ended)));
-        ended == end.offset
+    }
+
+    /// The partition is fetched no longer.
+    fn forget(&self, partition: &TopicPartition) {
+        let mut feeds = lock(&self.feeds);
+        feeds.remove(partition);
+        unassign(&self.consumer, partition);
     }
 
     /// Does the partition reach there? If brokers do not answer, that shows later.
@@ -241,7 +254,11 @@ impl Fetcher {
         use RDKafkaErrorCode as Code;
         let refused = || FetchError::Refused { partition: partition.clone(), cause: cause_of(error) };
         match error.rdkafka_error_code() {
-            _ if is_over(error) => self.check_offset(partition, from),
+            _ if is_over(error) => {
+                self.check_offset(partition, from)?;
+                let cause = "it was cut off and has grown again: what was read may not be in it any more".to_owned();
+                Err(FetchError::Refused { partition: partition.clone(), cause })
+            }
             Some(
                 Code::UnknownTopicOrPartition
                 | Code::UnknownPartition
@@ -252,7 +269,7 @@ impl Fetcher {
                 | Code::BadMessage,
             ) => Err(refused()),
             _ => {
-                tracing::debug!(%partition, %error, "of the Kafka client");
+                tracing::warn!(%partition, %error, "a partition cannot be read now; it is tried again");
                 Ok(())
             }
         }
@@ -294,23 +311,29 @@ fn serve(consumer: &BaseConsumer<Context>, feeds: &Mutex<Feeds>) {
         Some(Ok(message)) => {
             let partition = TopicPartition { topic: message.topic().to_owned(), partition: message.partition() };
             tracing::debug!(%partition, offset = message.offset(), "read past its queue");
-            if let Some(feed) = lock(feeds).get(&partition) {
-                lock(feed).next = None;
+            let feed = lock(feeds).get(&partition).cloned();
+            if let Some(feed) = feed {
+                lock(&feed).next = None;
             }
         }
         Some(Err(error)) => tracing::debug!(%error, "of the Kafka client"),
         None => {}
     }
-    let unread = |feed: &Arc<Mutex<Feed>>| lock(feed).read_at.elapsed() > FORGOTTEN_AFTER;
+    // Whoever has it is just reading.
+    let unread = |feed: &Arc<Mutex<Feed>>| feed.try_lock().is_ok_and(|feed| feed.read_at.elapsed() > FORGOTTEN_AFTER);
     let mut feeds = lock(feeds);
     let forgotten: Vec<TopicPartition> =
         feeds.iter().filter(|(_, feed)| unread(feed)).map(|(partition, _)| partition.clone()).collect();
     for partition in forgotten {
         feeds.remove(&partition);
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&partition.topic, partition.partition);
-        if let Err(error) = consumer.incremental_unassign(&list) {
-            tracing::debug!(%partition, %error, "it is still fetched");
-        }
+        unassign(consumer, &partition);
+    }
+}
+
+fn unassign(consumer: &BaseConsumer<Context>, partition: &TopicPartition) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&partition.topic, partition.partition);
+    if let Err(error) = consumer.incremental_unassign(&list) {
+        tracing::debug!(%partition, %error, "it is still fetched");
     }
 }

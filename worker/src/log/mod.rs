@@ -137,7 +137,8 @@ pub fn read_some(
             Some(end) => end,
             None => *end.insert(log.end(partition)?),
         };
-        if next >= end {
+        // Beyond the end, reading itself says so.
+        if next == end {
             return Ok(records);
         }
         if asked.elapsed() > ARRIVES_WITHIN {

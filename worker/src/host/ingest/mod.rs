@@ -306,11 +306,11 @@ impl IngestTask {
     pub fn is_broken(&self) -> bool {
         matches!(&self.reader, Reader::File(file) if file.is_broken())
     }
-    /// The offset behind the last record that was posted, if any are posted.
-    pub fn end_of_posted(&self) -> Option<u64> {
+    /// Where what is posted is kept, if it is read there.
+    pub fn posted(&self) -> Option<&LogPartition> {
         match &self.reader {
             Reader::File(_) | Reader::Kafka(_) => None,
-            Reader::Topic(topic) => topic.end().ok(),
+            Reader::Topic(topic) => Some(topic.partition()),
         }
     }
     /// The offset behind the last record, as far as it is known.

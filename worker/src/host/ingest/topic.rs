@@ -39,12 +39,11 @@ impl TopicReader {
         Ok(Self { log, partition, next, read: VecDeque::new(), decoded: Decoded::default() })
     }
 
-    /// The offset behind the last record.
-    pub fn end(&self) -> Result<u64, HostError> {
-        Ok(self.log.end(&self.partition)?)
+    pub fn partition(&self) -> &LogPartition {
+        &self.partition
     }
 
-    /// Likewise at `asked`, or later, once that is known.
+    /// The offset behind the last record at `asked`, or later, once that is known.
     pub fn end_since(&self, asked: Instant) -> Option<u64> {
         self.log.end_since(&self.partition, asked)
     }

@@ -7,7 +7,7 @@ use millrace_crds::spec::Kafka;
 use super::{KafkaLog, OpenError, topics::TopicPlan};
 use crate::{
     kafka::{Cluster, Fetcher, cluster::cause_of},
-    log::{Log, LogPartition},
+    log::{FIRST_OFFSET, LogPartition, ReadError},
     pipeline::Pipeline,
     source::partitions::FoundPartition,
 };
@@ -23,11 +23,9 @@ impl Connected {
     /// Connects to the brokers of `kafka`, and makes or checks the topics of the pipeline.
     pub fn to(kafka: &Kafka, pipeline: &Pipeline) -> Result<Self, OpenError> {
         let cluster = Cluster::new(kafka, &pipeline.folder)?;
-        let (namespace, name) = (pipeline.validated.namespace(), pipeline.validated.name());
-        let group = format!("millrace.{namespace}.{name}");
-        let fetcher = Arc::new(Fetcher::start(&cluster, &group)?);
+        let fetcher = Arc::new(Fetcher::start(&cluster, &group(pipeline))?);
         let plan = TopicPlan {
-            prefix: kafka.topics.prefix.clone().unwrap_or_else(|| format!("{group}.")),
+            prefix: prefix(kafka, pipeline),
             replication_factor: kafka.topics.replication_factor,
             create: kafka.topics.create,
             partitions: partitions(pipeline),
@@ -61,9 +59,20 @@ impl Connected {
     }
 
     /// A topic of ours that is not empty, if there is one.
-    pub fn not_empty(&self) -> Option<String> {
-        self.log.status().partitions.first().map(|found| self.log.topic(&found.partition.log))
+    pub fn not_empty(&self) -> Result<Option<String>, ReadError> {
+        let found = self.log.partitions()?.into_iter().find(|found| found.end > FIRST_OFFSET);
+        Ok(found.map(|found| self.log.topic(&found.partition.log)))
     }
+}
+
+/// To which positions are told.
+fn group(pipeline: &Pipeline) -> String {
+    format!("millrace.{}.{}", pipeline.validated.namespace(), pipeline.validated.name())
+}
+
+/// What the names of the pipeline's topics begin with.
+pub fn prefix(kafka: &Kafka, pipeline: &Pipeline) -> String {
+    kafka.topics.prefix.clone().unwrap_or_else(|| format!("{}.", group(pipeline)))
 }
 
 /// Partitions of each of the pipeline's logs.

@@ -61,6 +61,29 @@ impl KafkaLog {
         Ok(Self { topics, producer, fetcher })
     }
 
+    /// Of all topics with our prefix, those that are empty too; in ascending order.
+    ///
+    /// # Errors
+    /// Brokers do not answer.
+    pub fn partitions(&self) -> Result<Vec<PartitionStatus>, ReadError> {
+        let metadata = self.fetcher.consumer().fetch_metadata(None, ANSWER_WITHIN).map_err(|error| {
+            let partition = LogPartition::new(self.topics.prefix(), 0);
+            Self::unavailable(&partition, cause_of(&error))
+        })?;
+        let mut partitions = Vec::new();
+        for topic in metadata.topics() {
+            let Some(log) = topic.name().strip_prefix(self.topics.prefix()) else { continue };
+            for partition in topic.partitions() {
+                let partition = LogPartition::new(log, partition.id() as u32);
+                let bounds = self.fetcher.bounds(&self.topic_partition(&partition));
+                let (start, end) = bounds.map_err(|error| Self::unavailable(&partition, cause_of(&error)))?;
+                partitions.push(PartitionStatus { partition, start: ours(start), end: ours(end) });
+            }
+        }
+        partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
+        Ok(partitions)
+    }
+
     /// The topic of a log.
     pub fn topic(&self, log: &str) -> String {
         self.topics.name(log)
@@ -208,22 +231,9 @@ impl Log for KafkaLog {
 
     /// How many bytes brokers hold is not known.
     fn status(&self) -> LogStatus {
-        let mut status = LogStatus::default();
-        let Ok(metadata) = self.fetcher.consumer().fetch_metadata(None, ANSWER_WITHIN) else { return status };
-        for topic in metadata.topics() {
-            let Some(log) = topic.name().strip_prefix(self.topics.prefix()) else { continue };
-            for partition in topic.partitions() {
-                let partition = LogPartition::new(log, partition.id() as u32);
-                match self.bounds(&partition) {
-                    Ok((start, end)) if end > FIRST_OFFSET => {
-                        status.partitions.push(PartitionStatus { partition, start, end });
-                    }
-                    _ => {}
-                }
-            }
-        }
-        status.partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
-        status
+        let mut partitions = self.partitions().unwrap_or_default();
+        partitions.retain(|found| found.end > FIRST_OFFSET);
+        LogStatus { bytes_on_disk: 0, partitions }
     }
 }
 
