@@ -13,7 +13,7 @@ fn tables_and_http() {
     let products = "- {name: products, http: {}, format: Json, table: true}";
     let with = |fields: &str| format!("- {{name: products, {fields}, table: true}}");
     let rows: &[(&str, &str, &str)] = &[
-        ("http: {}, file: {path: p}, format: Json", "spec.sources[1]", "only one of `file`, `http`, `kafka`"),
+        ("http: {}, file: {path: p}, format: Json", "spec.sources[1]", "only one of `file`, `http`"),
         ("http: {}, format: Csv", "spec.sources[1].format", "only files are Csv"),
         ("http: {partitions: 2}, format: Json", "spec.sources[1].http.partitions", "must be 1 for a table"),
         ("http: {partitions: 65}, format: Json", "spec.sources[1].http.partitions", "must be from 1 to 64"),
