@@ -440,7 +440,7 @@ fn a_problem_says_where_and_what_in_text_and_json() {
 #[test]
 fn brokers_and_topics() {
     let (from, to) = ("notBefore: \"2026-01-01T00:00:00Z\", notAfter: \"2027-01-01T00:00:00+01:00\"", "maxAhead: 1m");
-    let source = "kafka: {topics: [content, basket]}";
+    let source = "kafka: {topics: [identity, content, search, basket]}";
     let yaml = SHOP.replace("file: {path: \"data/*.jsonl.gz\"}", source).replace(from, to);
     let brokers = "  kafka: {bootstrapServers: \"a:9092\"}\n";
     let yaml = yaml.replacen("spec:\n", &format!("spec:\n{brokers}"), 1);
@@ -467,9 +467,9 @@ fn brokers_and_topics() {
             "one of `file`, `secret` must be given",
         ),
         ("\"a:9092\"}", "\"a:1\", auth: {type: Md5, username: u, password: {file: f}}}", "spec.kafka.auth.type", "Md5"),
-        ("[content, basket]", "[content, content]", "spec.sources[0].kafka.topics[1]", "listed twice"),
-        ("[content, basket]", "[content, \"a b\"]", "spec.sources[0].kafka.topics[1]", "a topic's name has"),
-        ("[content, basket]", "[]", "spec.sources[0].kafka.topics", "at least 1"),
+        ("search, basket]", "search, search]", "spec.sources[0].kafka.topics[3]", "listed twice"),
+        ("search, basket]", "search, \"a b\"]", "spec.sources[0].kafka.topics[3]", "a topic's name has"),
+        ("[identity, content, search, basket]", "[]", "spec.sources[0].kafka.topics", "at least 1"),
         ("[{bot: true}]", "[{topic: contents}]", "spec.sources[0].drop[0].topic", "did you mean `content`?"),
     ];
     check(&yaml, rows);

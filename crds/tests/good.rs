@@ -35,8 +35,9 @@ fn decisions_may_be_impressions() {
 /// The shop over brokers, its events in two topics.
 fn over_topics() -> String {
     let (from, to) = ("notBefore: \"2026-01-01T00:00:00Z\", notAfter: \"2027-01-01T00:00:00+01:00\"", "maxAhead: 1m");
-    let yaml =
-        SHOP.replace("file: {path: \"data/*.jsonl.gz\"}", "kafka: {topics: [content, basket]}").replace(from, to);
+    let yaml = SHOP
+        .replace("file: {path: \"data/*.jsonl.gz\"}", "kafka: {topics: [identity, content, search, basket]}")
+        .replace(from, to);
     yaml.replacen("spec:\n", "spec:\n  kafka: {bootstrapServers: \"a:9092, b:9092\"}\n", 1)
 }
 
@@ -45,23 +46,21 @@ fn events_may_be_in_topics() {
     let shop = good(&over_topics());
     let kafka = shop.spec().kafka.as_ref().unwrap();
     assert_eq!((kafka.topics.replication_factor, kafka.topics.create, &kafka.topics.prefix), (1, true, &None));
-    let mut source = shop.spec().sources[0].clone();
+    let source = &shop.spec().sources[0];
     assert_eq!(source.max_ahead(), Some(Span::seconds(60)));
-    let names = |source: &millrace_crds::spec::Source| -> Vec<String> {
-        source.events.iter().map(|event| event.name.clone()).collect()
-    };
-    let topic = |name: &str| millrace_crds::spec::OneOrMany::One(millrace_crds::scalar::Scalar::Text(name.into()));
-    source.events[0].when.insert("topic".into(), topic("content"));
-    source.events[1].when.insert("topic".into(), topic("basket"));
-    let (content, basket) = (source.of_topic("content"), source.of_topic("basket"));
-    assert_eq!(names(&content), [&names(&source)[..1], &names(&source)[2..]].concat());
-    assert_eq!(names(&basket), names(&source)[1..]);
-    assert!(!content.events[0].when.contains_key("topic"), "it is decided");
+    let names =
+        |topic: &str| -> Vec<String> { source.of_topic(topic).events.iter().map(|event| event.name.clone()).collect() };
+    assert_eq!(names("identity"), ["consent", "click"]);
+    assert_eq!(names("content"), ["impression", "click"]);
+    assert_eq!(names("search"), ["impression", "click"]);
+    assert_eq!(names("basket"), ["click", "cartAdd", "order"]);
+    let impression = &source.of_topic("search").events[0];
+    assert!(impression.when.is_empty(), "it is decided: {:?}", impression.when);
     // Where brokers are is nothing that results depend on; which topics are read is.
     let moved = over_topics().replace("a:9092, b:9092", "c:9092");
     assert_eq!(good(&moved).changes(shop.result_digest_text()), Vec::<String>::new());
-    let other = over_topics().replace("[content, basket]", "[content, orders]");
-    assert_eq!(good(&other).changes(shop.result_digest_text()), ["spec.sources[0].kafka.topics[1]"]);
+    let other = over_topics().replace("[identity, content", "[login, identity, content");
+    assert_eq!(good(&other).changes(shop.result_digest_text())[0], "spec.sources[0].kafka.topics[0]");
 }
 
 #[test]
