@@ -75,6 +75,20 @@ demo-kafka: build kafka-up ## Run a small pipeline over topics of the broker of 
 kafka-down: ## Stop it
 	sh examples/kafka/broker/down.sh $(KAFKA_DATA)
 
+# The same personalization as a job of Apache Flink, with its generator and its checks.
+PEER_JOB := $(CACHE)/flink/job
+PEER_SOURCES := $(shell find e2e/peers/flink/src -type f) e2e/peers/flink/pom.xml
+
+$(PEER_JOB)/.complete: $(PEER_SOURCES)
+	@command -v mvn >/dev/null || { echo "error: mvn and java (17 or newer) are needed for the Flink job" >&2; exit 1; }
+	mvn -q -B -ntp -f e2e/peers/flink/pom.xml -Dout=$(PEER_JOB) package
+	touch $@
+
+.PHONY: bench-flink
+bench-flink: build kafka-jars $(PEER_JOB)/.complete ## Beside Apache Flink: one topic drained by both, then both killed (EVENTS, ROUNDS)
+	for part in bench recover; do \
+	  BIN=$(BIN) CACHE=$(CACHE) EVENTS=$(or $(EVENTS),3000000) ROUNDS=$(or $(ROUNDS),5) sh e2e/peers/flink/$$part.sh || exit 1; done
+
 sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1; PLANTED=1: known bugs must be caught)
 	$(CARGO) build $(BUILD) -p millrace-sim $(if $(PLANTED),--features planted)
 	$(dir $(BIN))millrace-sim $(if $(PLANTED),--planted --seeds $(or $(SEEDS),1000),$(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000)))
