@@ -8,8 +8,8 @@ from bench import spread, table
 
 # Half of the examples that the events become: .76 of them are impressions of users who agreed.
 AFTER = str(int(peers.EVENTS * .38))
-# A file of a checkpoint that was taken under way; Millrace's first ones are of the start.
-OF_FLINK, OF_MILLRACE = "_metadata", r"(base|delta)-\d+-0*([2-9]|[1-9]\d+)"
+# How the path of a file ends that tells of a checkpoint.
+OF_FLINK, OF_MILLRACE = "_metadata", r"/profile/\d+/(base|delta)-[\d-]+"
 
 
 def killed(peer, topic, checkpoints, checkpoint, command, *args):
