@@ -158,6 +158,7 @@ impl Worker {
             fetcher: None,
             log: log.clone(),
             store,
+            member: None,
             claimant: Claimant { pipeline: "moves".into(), owner: name.into(), engine_version: ENGINE_VERSION },
         };
         let config =

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     configuration::Configuration,
+    host::Tasks,
     kafka::Fetcher,
     log::{
         Log, OpenError, ReadError,
@@ -84,9 +85,9 @@ impl Places {
 }
 
 /// Tells whether the pseudonyms' key is still the one that a folder was begun with.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct KeyCheck {
+pub struct KeyCheck {
     format_version: u32,
     key_id: String,
     /// The pseudonym of a text that is no user's id.
@@ -94,9 +95,13 @@ struct KeyCheck {
 }
 
 impl KeyCheck {
-    fn of(pipeline: &Pipeline) -> Self {
+    pub fn of(pipeline: &Pipeline) -> Self {
         let check = format!("{:032x}", pipeline.keys.user_of("\0millrace key check").0);
         Self { format_version: 1, key_id: pipeline.keys.key_id().to_owned(), check }
+    }
+
+    pub fn key_id(&self) -> &str {
+        &self.key_id
     }
 }
 
@@ -159,7 +164,7 @@ const MAY_CHANGE: [&str; 7] =
     ["features", "outcomes", "models", "policies", "placements", "experiments", "privacy.user"];
 /// Of a source: which of its records are what events, and where an event's fields are.
 const MAY_CHANGE_OF_SOURCES: [&str; 5] = ["events", "drop", "platform", "session", "version"];
-const GOES_ON: &str = "features, models, policies, placements and experiments may change on living state, and how a source's \
+pub const GOES_ON: &str = "features, models, policies, placements and experiments may change on living state, and how a source's \
     records are mapped to the same events; outcomes may come and go; a name, once used, keeps its outcome";
 
 /// Everything of one data folder.
@@ -199,7 +204,7 @@ pub fn last_pipeline(folder: &Path) -> Result<PathBuf, DataError> {
 }
 
 /// Where the pipeline says that checkpoints are: in a bucket, or in its folder.
-fn in_bucket(spec: &PipelineSpec) -> Result<Option<Arc<dyn Store>>, DataError> {
+pub fn in_bucket(spec: &PipelineSpec) -> Result<Option<Arc<dyn Store>>, s3::OpenError> {
     let Some(place) = &spec.checkpoints.s3 else { return Ok(None) };
     Ok(Some(Arc::new(S3Store::open(place, Tuning::default())?)))
 }
@@ -218,17 +223,17 @@ pub fn checkpoints_of(folder: &Path, pipeline: &Pipeline) -> Result<(Arc<dyn Sto
         return Err(DataError::NotYet { folder: folder.to_owned(), changes });
     }
     check_key(folder, pipeline)?;
-    Ok((checkpoints(folder, pipeline.spec())?, configuration_of(folder, &dir, pipeline)?))
+    let configuration = configuration_of(dir.identity(), pipeline).map_err(|cause| of_generation(folder, cause))?;
+    Ok((checkpoints(folder, pipeline.spec())?, configuration))
 }
 
-/// Of the folder's state, if the pipeline is what it is under; otherwise as it would be then.
-fn configuration_of(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<Configuration, DataError> {
-    let Identity { spec, earlier, .. } = dir.identity();
+/// Of this state, if the pipeline is what it is under; otherwise as it would be then.
+pub fn configuration_of(identity: &Identity, pipeline: &Pipeline) -> Result<Configuration, ConfigureError> {
+    let Identity { spec, earlier, .. } = identity;
     let last = pipeline.validated.result_digest_text();
     let before = (spec != last).then_some(spec);
     let earlier: Vec<&str> = earlier.iter().chain(before).map(String::as_str).collect();
     Configuration::new(last, &earlier, &pipeline.plan)
-        .map_err(|cause| DataError::Generation { folder: folder.to_owned(), cause })
 }
 
 /// May this path of a spec change while state goes on?
@@ -242,20 +247,30 @@ fn may_change(path: &str) -> bool {
     is_in(part, &MAY_CHANGE) || of_source.is_some_and(|part| is_in(part, &MAY_CHANGE_OF_SOURCES))
 }
 
-/// May the folder's state go on under this pipeline?
-fn check_change(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<(), DataError> {
-    let mut changes = pipeline.validated.changes(&dir.identity().spec);
+/// What the pipeline changes that may not change while this state goes on.
+pub fn forbidden_changes(identity: &Identity, pipeline: &Pipeline) -> Result<Vec<String>, ConfigureError> {
+    let mut changes = pipeline.validated.changes(&identity.spec);
     changes.retain(|path| !may_change(path));
-    let known = configuration_of(folder, dir, pipeline)?;
+    let known = configuration_of(identity, pipeline)?;
     if known.first().names != pipeline.plan.names {
         // What an event is called, or whether decisions are impressions.
         changes.push("names of events".to_owned());
     }
     changes.extend(known.other_meanings());
+    Ok(changes)
+}
+
+/// May the folder's state go on under this pipeline?
+fn check_change(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<(), DataError> {
+    let changes = forbidden_changes(dir.identity(), pipeline).map_err(|cause| of_generation(folder, cause))?;
     if changes.is_empty() {
         return Ok(());
     }
     Err(DataError::Changed { folder: folder.to_owned(), changes })
+}
+
+fn of_generation(folder: &Path, cause: ConfigureError) -> DataError {
+    DataError::Generation { folder: folder.to_owned(), cause }
 }
 
 fn check_key(folder: &Path, pipeline: &Pipeline) -> Result<bool, DataError> {
@@ -280,6 +295,28 @@ fn check_places(folder: &Path, dir: &DataDir, pipeline: &Pipeline) -> Result<(),
         Some((what, known, wanted)) => Err(DataError::OtherPlace { folder: folder.to_owned(), what, known, wanted }),
         None => Ok(()),
     }
+}
+
+/// The partitions of each source as they are found now, in the spec's order; new ones are added to the registry.
+pub fn resolve(
+    registry: &mut Registry,
+    pipeline: &Pipeline,
+    connected: Option<&Connected>,
+    generation: u32,
+) -> Result<Vec<Vec<Partition>>, PartitionsError> {
+    let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
+    let found = sources.map(|(source, location)| match (location, connected) {
+        (Location::Topics(topics), Some(connected)) => {
+            let found = connected.find(topics).map_err(|(topic, cause)| PartitionsError::Topic {
+                source_name: source.name.clone(),
+                topic,
+                cause,
+            })?;
+            registry.resolve_topics(&source.name, topics, &found, generation)
+        }
+        _ => registry.resolve(&source.name, location, generation),
+    });
+    found.collect()
 }
 
 impl Data {
@@ -321,7 +358,7 @@ impl Data {
         if kafka.is_none() && partitions > MAX_LOCAL_PARTITIONS {
             return Err(DataError::TooManyPartitions { partitions });
         }
-        let connected = kafka.map(|kafka| Connected::to(kafka, pipeline)).transpose()?;
+        let connected = kafka.map(|kafka| Connected::to(kafka, pipeline, Tasks::All)).transpose()?;
         if DataDir::is_new(folder)
             && let Some(topic) = connected.as_ref().map(Connected::not_empty).transpose()?.flatten()
         {
@@ -333,7 +370,7 @@ impl Data {
         if found == Found::OtherSpec {
             changed(&mut dir)?;
         }
-        let configuration = configuration_of(folder, &dir, pipeline)?;
+        let configuration = configuration_of(dir.identity(), pipeline).map_err(|cause| of_generation(folder, cause))?;
         let log: Arc<dyn Log> = match &connected {
             Some(connected) => connected.log.clone(),
             None => Arc::new(EmbeddedLog::open(&dir.log(), Options::default())?),
@@ -390,20 +427,7 @@ impl Data {
     pub fn partitions(&self, pipeline: &Pipeline) -> Result<Vec<Vec<Partition>>, DataError> {
         let before = self.registry()?;
         let mut registry = before.clone();
-        let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
-        let generation = self.configuration.generation();
-        let found = sources.map(|(source, location)| match (location, &self.connected) {
-            (Location::Topics(topics), Some(connected)) => {
-                let found = connected.find(topics).map_err(|(topic, cause)| PartitionsError::Topic {
-                    source_name: source.name.clone(),
-                    topic,
-                    cause,
-                })?;
-                registry.resolve_topics(&source.name, topics, &found, generation)
-            }
-            _ => registry.resolve(&source.name, location, generation),
-        });
-        let found = found.collect::<Result<Vec<_>, _>>()?;
+        let found = resolve(&mut registry, pipeline, self.connected.as_ref(), self.configuration.generation())?;
         if registry != before {
             write_json(&self.folder, SOURCES, &registry)?;
         }

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod configuration;
 mod data;
 pub mod evaluate;
+pub mod fleet;
 pub mod host;
 pub mod kafka;
 pub mod log;

@@ -1,6 +1,7 @@
 //! Where things are, and how the binary is run.
 #![allow(dead_code)]
 
+pub mod fleet;
 pub mod http;
 pub mod kafka;
 pub mod shop;
@@ -116,6 +117,11 @@ impl Running {
             String::from_utf8_lossy(&bytes).into_owned()
         });
         Self { child, stdout, stderr: Some(stderr), said: String::new() }
+    }
+
+    /// All that it has said so far, as far as it was waited for.
+    pub fn said(&self) -> &str {
+        &self.said
     }
 
     pub fn id(&self) -> u32 {

@@ -76,6 +76,9 @@ pub enum FileKind {
 /// Of the record of which shard owns which task. Beside the tasks, not of one.
 pub const PLACEMENT: &str = "placement";
 
+/// Of what the workers of a fleet have in common: whose state it is, and under which pipelines it was. Likewise.
+pub const PIPELINE: &str = "pipeline";
+
 /// Under which all tasks are.
 pub const TASKS: &str = "tasks/";
 
@@ -183,6 +186,7 @@ mod tests {
         assert_eq!(file(&task, FileKind::Delta, 3, 13), "tasks/ingest/events-0/delta-0000000003-0000000013");
         assert_eq!(manifest(&TaskId::new(TaskKind::Model, "../ä")), "tasks/model/%2e.%2f%c3%a4/manifest");
         assert_eq!((PLACEMENT, parse(PLACEMENT)), ("placement", None));
+        assert_eq!((PIPELINE, parse(PIPELINE)), ("pipeline", None));
         let of_check = check("5e1f", "large/1");
         assert_eq!((of_check.as_str(), parse(&of_check)), ("check/5e1f/large%2f1", None));
         assert!(of_check.starts_with(&checks("5e1f")) && !of_check.starts_with(TASKS));

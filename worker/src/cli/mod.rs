@@ -3,6 +3,8 @@
 pub(crate) mod decide;
 mod experiment;
 mod explain;
+mod fleet;
+mod hosting;
 mod inspect;
 mod ope;
 mod replay;
@@ -10,6 +12,7 @@ mod run;
 mod server;
 mod store;
 mod validate;
+mod work;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +26,7 @@ use clap_complete::Shell;
 use crate::{
     data,
     evaluate::EvaluateError,
+    fleet::{control::ControlError, member::JoinError},
     host::HostError,
     log,
     pipeline::PipelineError,
@@ -60,6 +64,22 @@ enum Command {
         Without --until-end, files are followed as they grow; files that appear later are read from the next start on.\n\
         Ctrl-C or SIGTERM saves everything, prints the summary and stops; the next run goes on there, also after kill -9.")]
     Run(run::RunArgs),
+    /// Run a pipeline as a fleet of worker processes on this machine, for development and tests.
+    ///
+    /// Places tasks on the workers, starts those again that end, and tells each decision as it happens.
+    #[command(
+        after_help = "The pipeline's logs are topics (spec.kafka), its checkpoints in a bucket (spec.checkpoints.s3).\n\n\
+        Examples:\n  millrace fleet pipeline.yaml --workers 3\n  millrace fleet pipeline.yaml --workers 5 --listen 127.0.0.1:8080 --output json\n\n\
+        Ctrl-C or SIGTERM has all workers save everything and end. Whatever is killed is taken over and started again."
+    )]
+    Fleet(fleet::FleetArgs),
+    /// Run one worker of a fleet: it has the tasks that it is told to have.
+    #[command(
+        after_help = "Told by `PUT /v1/orders`, or by --orders; `GET /v1/tasks` says what became of it. Answers requests for any user,\n\
+        wherever the profile is.\n\nExample:\n  millrace work pipeline.yaml --shard shop-0 --listen 127.0.0.1:8080\n\n\
+        SIGTERM saves and releases everything; kill -9 loses nothing."
+    )]
+    Work(work::WorkArgs),
     /// Check a pipeline's file: every problem with its line, path, value and what is allowed.
     ///
     /// First the shape (fields, types, ranges), then, if that is right, names and combinations.
@@ -188,6 +208,10 @@ pub enum CliError {
     #[error(transparent)]
     Client(#[from] serve::client::ClientError),
     #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
     Posted(#[from] crate::source::http::StartError),
     #[error("{0}")]
     Other(String),
@@ -236,6 +260,8 @@ impl Cli {
         let output = self.output;
         match self.command {
             Command::Run(args) => run::run(&args, output),
+            Command::Fleet(args) => fleet::fleet(&args, output),
+            Command::Work(args) => work::work(&args, output),
             Command::Validate { pipeline } => validate::validate(&pipeline, output),
             Command::Explain { pipeline } => explain::explain(&pipeline, output),
             Command::Replay(args) => replay::replay(&args, output),

@@ -1,31 +1,53 @@
 //! `millrace replay`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
 
 use super::{CliError, DataArgs, Output, print};
-use crate::{data::Data, pipeline::Pipeline, progress, replay::Replay};
+use crate::{
+    data::Data,
+    fleet::{member::Common, registration::Change},
+    pipeline::Pipeline,
+    progress,
+    replay::Replay,
+};
 
 #[derive(Args)]
 pub struct ReplayArgs {
     #[command(flatten)]
     data: DataArgs,
+    /// Of a fleet that has stopped: its pipeline's file, instead of a data folder.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "pipeline"])]
+    fleet: Option<PathBuf>,
     /// Instead, report the loss that serving would have had: predicting by the model as it was at impression time.
     #[arg(long)]
     as_served: bool,
 }
 
 pub fn replay(args: &ReplayArgs, output: Output) -> Result<(), CliError> {
+    if let Some(file) = &args.fleet {
+        let pipeline = Pipeline::load(file, &BTreeMap::new())?;
+        let Common { store, connected, configuration, partitions, .. } = Common::open(&pipeline, Change::Refuse)?;
+        let (configuration, log) = (&configuration, connected.log);
+        return compare(
+            &Replay { pipeline: &pipeline, configuration, log, store, partitions: &partitions },
+            args,
+            output,
+        );
+    }
     let file = args.data.pipeline()?;
     let pipeline = Pipeline::load(&file, &BTreeMap::new())?;
     let data = Data::open_existing(&args.data.data, &pipeline)?;
     let partitions = data.registered(&pipeline)?;
     let configuration = data.configuration();
     let (log, store) = (data.log(), data.store());
-    let replay = Replay { pipeline: &pipeline, configuration, log, store, partitions: &partitions };
+    compare(&Replay { pipeline: &pipeline, configuration, log, store, partitions: &partitions }, args, output)
+}
+
+fn compare(replay: &Replay<'_>, args: &ReplayArgs, output: Output) -> Result<(), CliError> {
     if args.as_served {
-        return as_served(&replay, output);
+        return as_served(replay, output);
     }
     let rebuilt = replay.rebuild(|task| tracing::info!("replaying {task}"))?;
     if rebuilt.is_empty() {

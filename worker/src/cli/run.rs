@@ -1,37 +1,23 @@
 //! `millrace run`.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use clap::Args;
-use millrace_crds::spec;
-use millrace_engine::experiment::ExperimentReport;
-use serde_json::{Value, json};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::interval,
-};
 
-use super::{CliError, Output, parse_source, print, sources};
+use super::{
+    CliError, Output,
+    hosting::{Hosting, signalled},
+    parse_source, print, sources,
+};
 use crate::{
     data::Data,
-    host::{
-        Host, HostConfig, POLL, Tasks, Work,
-        figures::Figures,
-        serving::{Serving, Shown},
-        status::{TaskStatus, Totals},
-    },
-    metrics::{self, Phase},
-    overview::{DecisionFigures, Moment, Overview, experiments},
+    host::{HostConfig, Tasks, Work, peers::Peers},
     pipeline::Pipeline,
-    progress::Progress,
-    serve::{Prepared, PreparedPages, Server, Timeouts},
-    source::http::Posted,
+    serve::{Prepared, PreparedPages, Timeouts},
     summary::Summary,
 };
 
@@ -71,7 +57,7 @@ pub struct RunArgs {
     quiet: bool,
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub fn parse_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("must be above 0".into()) }
 }
@@ -103,13 +89,14 @@ impl RunArgs {
 
 pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
     let pipeline = Arc::new(Pipeline::load(&args.pipeline, &sources(&args.source))?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| CliError::Other(format!("cannot start: {e}")))?;
     // The ports first: nothing is to be claimed by a run that cannot start.
     let pages = args.metrics_address.map(PreparedPages::new).transpose()?;
     let api = args.api(&pipeline)?;
     let data = Data::open(&args.data, &args.pipeline, &pipeline)?;
     let partitions = data.partitions(&pipeline)?;
+    if let Some(api) = &api {
+        data.tell_address(api.address())?;
+    }
     let work = Work {
         pipeline: pipeline.clone(),
         configuration: data.configuration().clone(),
@@ -117,140 +104,16 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
         log: data.log(),
         fetcher: data.fetcher(),
         store: data.store(),
+        member: None,
         claimant: data.claimant().clone(),
     };
-    let host = Host::start(work, Tasks::All, &args.host_config())?;
-    let shared = metrics::Shared::new(data.fetcher().map(|fetcher| fetcher.health().clone()));
-    shared.update(host.statuses(), phase_of(&host));
-    let (posted, appender) = Posted::start(&pipeline, data.log(), host.waker(), host.abandoner())?;
-    let serving = Arc::new(Serving::new(&pipeline, &host, posted));
-    let mut view = View::new(&pipeline, data.configuration().generation(), serving.clone(), shared.clone());
-    let mut listeners = Vec::new();
-    listeners.extend(pages.map(|pages| pages.listener(shared.clone())));
-    if let Some(api) = api {
-        data.tell_address(api.address())?;
-        tracing::info!("the API and the page: {}://{}/", if api.is_tls() { "https" } else { "http" }, api.address());
-        listeners.push(api.listener(serving, shared));
-    } else {
-        drop(serving);
-    }
-    let server = (!listeners.is_empty()).then(|| Server::start(listeners)).transpose()?;
-    runtime.block_on(supervise(&host, &mut view, server.is_some(), args.quiet))?;
-    // First what was asked is answered, then what was posted kept, then everything saved.
-    if let Some(server) = server {
-        server.stop();
-    }
-    drop(view);
-    if appender.join().is_err() {
-        return Err(CliError::Other("the thread that keeps what is posted has failed".into()));
-    }
-    let finished = host.stop()?;
+    let hosting =
+        Hosting { tasks: Tasks::All, config: args.host_config(), pages, api, quiet: args.quiet, stop: signalled()? };
+    let finished = hosting.host(work, Peers::default(), |_| Ok(()))?;
     let summary = Summary::of(&pipeline, finished);
     match output {
         Output::Text => print(summary.to_string()),
         Output::Json => print(serde_json::to_string(&summary).map_err(|e| CliError::Other(e.to_string()))?),
-    }
-    Ok(())
-}
-
-/// What people and programs see of a run while it goes on.
-struct View {
-    pipeline: String,
-    overview: Overview,
-    experiments: Vec<spec::Experiment>,
-    serving: Arc<Serving>,
-    shared: Arc<metrics::Shared>,
-    progress: Progress,
-}
-
-const METRICS_EVERY: Duration = Duration::from_millis(500);
-const OVERVIEW_EVERY: Duration = Duration::from_secs(1);
-
-impl View {
-    fn new(pipeline: &Pipeline, generation: u32, serving: Arc<Serving>, shared: Arc<metrics::Shared>) -> Self {
-        let mut view = Self {
-            pipeline: pipeline.validated.name().to_owned(),
-            overview: Overview::new(pipeline.validated.name(), pipeline.validated.note(), generation),
-            experiments: pipeline.spec().experiments.clone(),
-            serving,
-            shared,
-            progress: Progress::start(0),
-        };
-        view.sample(&[]);
-        view
-    }
-
-    fn judge(&self, totals: &Totals) -> BTreeMap<String, ExperimentReport> {
-        let judge = |experiment: &spec::Experiment| {
-            let sums = totals.experiments.get(&experiment.name)?;
-            Some((experiment.name.clone(), experiments::judge(experiment, sums)))
-        };
-        self.experiments.iter().filter_map(judge).collect()
-    }
-
-    fn draw(&mut self, tasks: &[TaskStatus]) {
-        let totals = Totals::of(tasks);
-        let mut lines = Vec::new();
-        let decisions = Figures::of_all(&self.serving.asked().figures);
-        if decisions.count > 0 {
-            let DecisionFigures { count, p50_micros, p99_micros } = decisions;
-            lines.push(format!("decisions {count}, half within {p50_micros:.0} us, 99 % within {p99_micros:.0} us"));
-        }
-        let reports = self.judge(&totals);
-        lines.extend(reports.iter().flat_map(|(name, report)| experiments::lines(name, report)));
-        self.progress.draw(&totals, &lines);
-    }
-
-    /// Once a second: what the page shows.
-    fn sample(&mut self, tasks: &[TaskStatus]) {
-        let reports = self.judge(&Totals::of(tasks));
-        let full = reports.iter().map(|(name, report)| experiments::full_json(name, report)).collect::<Vec<_>>();
-        let judged = json!({"formatVersion": 1, "pipeline": self.pipeline, "experiments": full});
-        let of_page = |(name, report): (&String, &ExperimentReport)| (name.clone(), experiments::to_json(name, report));
-        let experiments: BTreeMap<String, Value> = reports.iter().map(of_page).collect();
-        let decisions = Figures::of_all(&self.serving.asked().figures);
-        let moment = Moment { tasks, decisions, experiments, serving: self.serving.copies() };
-        let status = self.overview.sample(&moment);
-        self.serving.show(Shown { status, experiments: judged });
-    }
-}
-
-fn phase_of(host: &Host) -> Phase {
-    if host.has_caught_up() { Phase::Ready } else { Phase::Starting }
-}
-
-/// Waits for the end, a signal or a failure, and shows how it goes meanwhile.
-async fn supervise(host: &Host, view: &mut View, has_page: bool, quiet: bool) -> Result<(), CliError> {
-    let failed = |e: std::io::Error| CliError::Other(format!("cannot listen for signals: {e}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    view.progress = Progress::start(Totals::of(&host.statuses()).read);
-    let mut ticks = interval(POLL);
-    let (mut updated, mut sampled, mut phase) = (Instant::now(), None, Phase::Starting);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-        }
-        if host.is_done() || host.is_failing() {
-            break;
-        }
-        if updated.elapsed() >= METRICS_EVERY || phase != phase_of(host) {
-            (updated, phase) = (Instant::now(), phase_of(host));
-            view.shared.update(host.statuses(), phase);
-        }
-        if has_page && sampled.is_none_or(|sampled: Instant| sampled.elapsed() >= OVERVIEW_EVERY) {
-            sampled = Some(Instant::now());
-            view.sample(&host.statuses());
-        }
-        if !quiet && view.progress.is_due() {
-            view.draw(&host.statuses());
-        }
-    }
-    view.shared.update(host.statuses(), Phase::Stopping);
-    if !quiet {
-        view.draw(&host.statuses());
     }
     Ok(())
 }

@@ -145,13 +145,16 @@ pub struct Shown {
     pub is_done: bool,
     /// Log or source records, over the last window of its load.
     pub records_per_second: f64,
+    /// Of the pipeline, as the task has read of it.
+    pub generation: u32,
     pub status: TaskStatus,
 }
 
 impl Shown {
     pub fn of(beside: &Beside, task: &Task, status: TaskStatus) -> Self {
         let (number, is_done, records_per_second) = (beside.number, beside.is_done, beside.load.records_per_second);
-        Self { number, stage: task.stage(), is_done, records_per_second, status }
+        let (stage, generation) = (task.stage(), task.generation());
+        Self { number, stage, is_done, records_per_second, generation, status }
     }
 }
 

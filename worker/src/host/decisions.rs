@@ -12,7 +12,6 @@ use millrace_engine::{
     event::{AttributeId, Pseudonym, Time, Value},
     example::VALUE_BYTES,
     frame::outbox::Outbox,
-    ingest::partition_of,
     plan::Plan,
     privacy::Pseudonymizer,
     profile::{Profile, View},
@@ -27,6 +26,7 @@ use crate::{
     serve::{
         ServeError,
         api::{DecideAnswer, DecideRequest, RankedItem, Scalar, UsedModel},
+        forwarded::Whose,
     },
     values,
 };
@@ -73,15 +73,17 @@ pub struct Made {
 pub struct Draws {
     pub id: u64,
     pub seed: u64,
-    pub partition: u64,
 }
 
 impl Question {
+    /// `partition`: the events partition whose owner answers.
+    ///
     /// # Errors
     /// What the request names is not there.
     pub fn of(
         plan: &Plan,
         keys: &Pseudonymizer,
+        (whose, partition): (Whose, u32),
         request: DecideRequest,
         draws: Draws,
         time: Time,
@@ -93,11 +95,6 @@ impl Question {
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             ServeError::Invalid { field: "placement", detail: format!("no such placement; there is {known}") }
         })?;
-        let user = request.user.as_ref().map(|user| keys.user_of(user.reveal()));
-        let partition = match user {
-            Some(user) => partition_of(user, plan.partitions) as u32,
-            None => (draws.partition % u64::from(plan.partitions)) as u32,
-        };
         let id = format!("{:016x}", draws.id);
         let attributes_of = |given: BTreeMap<String, Scalar>| -> Attributes {
             // Others are not allowed, and go no further.
@@ -108,10 +105,10 @@ impl Question {
             id,
             seed: draws.seed,
             partition,
-            user,
+            user: whose.user.map(|user| user.0),
             placement,
             platform: request.platform.unwrap_or_default(),
-            session: request.session.as_ref().map_or(0, |session| keys.session_of(session.reveal())),
+            session: whose.session,
             attributes: attributes_of(request.attributes),
             candidates: request
                 .candidates

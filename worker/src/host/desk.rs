@@ -7,7 +7,7 @@ use std::{
 };
 
 use millrace_engine::{
-    control::{self, Control, Erase},
+    control::{self, Configure, Control, Erase},
     decide::Decider,
     event::{Pseudonym, Seq, Time},
     frame::{
@@ -24,7 +24,12 @@ use millrace_engine::{
 use millrace_lifecycle::{keys::TaskId, lineage::Claimant, placement::Order};
 use tokio::sync::oneshot;
 
-use super::{catch_up::CatchUp, figures::Figures, mailbox::Mailbox};
+use super::{
+    catch_up::CatchUp,
+    copies::{Shipping, Wants},
+    figures::Figures,
+    mailbox::Mailbox,
+};
 
 /// One who waits for an answer; dropped without one, he is told that the worker is stopping.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -52,6 +57,8 @@ pub enum Request {
         orders: BTreeMap<TaskId, Order>,
         claimant: Claimant,
     },
+    /// The pipeline as profile tasks may be told of it now.
+    Configure(Configure),
     /// What a model has learned since the last time.
     Learned {
         model: usize,
@@ -180,6 +187,8 @@ pub struct Desk {
     pub decider: Decider,
     withdrawals: Withdrawals,
     pub catch_up: Arc<CatchUp>,
+    /// In a fleet, what models have learned goes through a log.
+    shipping: Option<Arc<Shipping>>,
     /// Has this thread been told of every model?
     is_told: bool,
     promised: Vec<Promised>,
@@ -193,6 +202,7 @@ impl Desk {
         plan: Arc<Plan>,
         generation: u32,
         catch_up: Arc<CatchUp>,
+        shipping: Option<Arc<Shipping>>,
     ) -> Self {
         let models = plan.serving_models();
         let decider = Decider::new(&plan);
@@ -211,6 +221,7 @@ impl Desk {
             decider,
             withdrawals,
             catch_up,
+            shipping,
             is_told,
             promised,
         }
@@ -275,15 +286,32 @@ impl Desk {
         }
     }
 
-    /// Tells all threads what a model of this one has learned since the last time.
-    pub fn publish(&self, task: &mut ModelTask, published: &mut Published) {
+    /// Tells all threads, or the fleet, what a model of this one has learned since the last time. `epoch`: its owner's.
+    pub fn publish(&self, task: &mut ModelTask, published: &mut Published, epoch: u64) {
         let scored = task.model().scored();
-        if published.scored == Some(scored) || task.generation() < self.generation {
-            return;
+        let (model, is_behind) = (published.model, task.generation() < self.generation);
+        match &self.shipping {
+            _ if is_behind => {}
+            None if published.scored == Some(scored) => {}
+            None => {
+                published.scored = Some(scored);
+                let delta = Arc::new(task.serving_delta());
+                self.everybody
+                    .iter()
+                    .for_each(|mailbox| mailbox.tell(Request::Learned { model, delta: delta.clone() }));
+            }
+            Some(shipping) => match shipping.wants(model) {
+                Wants::Nothing => {}
+                Wants::Changes if published.scored == Some(scored) => {}
+                wants => {
+                    if wants == Wants::All {
+                        task.ship_in_full();
+                    }
+                    published.scored = Some(scored);
+                    shipping.ship(model, epoch, task.serving_delta());
+                }
+            },
         }
-        published.scored = Some(scored);
-        let (model, delta) = (published.model, Arc::new(task.serving_delta()));
-        self.everybody.iter().for_each(|mailbox| mailbox.tell(Request::Learned { model, delta: delta.clone() }));
     }
 
     pub fn partition_of(&self, user: Pseudonym) -> u32 {

@@ -5,13 +5,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use millrace_engine::{event::Time, frame::OriginState};
+use millrace_engine::{control::Configure, event::Time, frame::OriginState};
 use millrace_lifecycle::{
     keys::TaskId,
     lineage::Claimant,
-    placement::{Order, Report, Role},
+    placement::{
+        Member, Order, Report, Role,
+        wire::{self, CheckpointSaid, Progress, TaskSaid},
+    },
 };
-use serde_json::{Value, json};
 
 use super::{
     beside::{Board, Directory, Shown},
@@ -26,7 +28,11 @@ use super::{
 pub struct Fleet {
     pub tasks: Tasks,
     pub directory: Arc<Directory>,
+    /// Which member of its fleet it is.
+    pub member: Option<Member>,
     pub claimant: Claimant,
+    /// The pipeline as it is now.
+    pub configure: Configure,
     /// Of the engine threads, in their order; likewise the next.
     pub boards: Vec<Arc<Board>>,
     pub mailboxes: Vec<Arc<Mailbox<Request>>>,
@@ -61,6 +67,13 @@ impl Fleet {
         Ok(())
     }
 
+    /// Every model of the fleet has read of this generation of the pipeline: profile tasks may be told.
+    pub fn configure_profiles(&self, generation: u32) {
+        if generation >= self.configure.generation {
+            self.mailboxes.iter().for_each(|mailbox| mailbox.tell(Request::Configure(self.configure.clone())));
+        }
+    }
+
     fn unknown(&self) -> MutexGuard<'_, BTreeMap<TaskId, Order>> {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,57 +99,44 @@ impl Fleet {
     }
 
     /// Of each task that is here, or was told of: `GET /v1/tasks`.
-    pub fn to_json(&self) -> Value {
-        let shown: BTreeMap<String, Shown> =
+    pub fn said(&self) -> wire::Tasks {
+        let mut shown: BTreeMap<String, Shown> =
             self.shown().into_iter().map(|shown| (shown.status.task.clone(), shown)).collect();
-        let task = |(task, report): (TaskId, Report)| {
-            let mut json = report_json(&report);
-            json["task"] = json!(task.to_string());
-            if let Some(shown) = shown.get(&task.to_string()) {
-                add_status(&mut json, shown);
-            }
-            json
+        let said = |(task, report): (TaskId, Report)| {
+            TaskSaid::new(&task, &report, shown.remove(&task.to_string()).map(|shown| progress_of(&shown)))
         };
-        let tasks: Vec<Value> = self.reports().into_iter().map(task).collect();
-        json!({"formatVersion": 1, "owner": self.claimant.owner, "engineVersion": self.claimant.engine_version,
-            "takesOrders": self.tasks == Tasks::AsTold, "tasks": tasks})
+        wire::Tasks {
+            format_version: wire::FORMAT_VERSION,
+            member: self.member.clone(),
+            owner: self.claimant.owner.clone(),
+            engine_version: self.claimant.engine_version,
+            takes_orders: self.tasks == Tasks::AsTold,
+            tasks: self.reports().into_iter().map(said).collect(),
+        }
     }
 }
 
-fn report_json(report: &Report) -> Value {
-    let mut json =
-        json!({"epoch": report.epoch, "loadMillicores": report.load_millicores, "stateBytes": report.state_bytes});
-    let (role, more) = match &report.role {
-        Role::Owns => ("owns", None),
-        Role::Loads => ("loads", None),
-        Role::Follows { .. } => ("follows", None),
-        Role::Released { offset } => ("released", Some(("releasedOffset", json!(offset)))),
-        Role::Outdated { manifest_epoch } => ("outdated", Some(("manifestEpoch", json!(manifest_epoch)))),
-        Role::Failed { why } => ("failed", Some(("why", json!(why)))),
-    };
-    json["role"] = json!(role);
-    if let Some((name, value)) = more {
-        json[name] = value;
-    }
-    json
-}
-
-fn add_status(json: &mut Value, Shown { status, records_per_second, .. }: &Shown) {
+fn progress_of(Shown { status, records_per_second, generation, .. }: &Shown) -> Progress {
     let state = match status.state {
         OriginState::Active => "active",
         OriginState::Idle => "idle",
         OriginState::Ended => "ended",
     };
-    json["state"] = json!(state);
-    json["position"] = json!(status.position);
-    json["end"] = json!(status.end);
-    json["lagRecords"] = json!(status.end.map(|end| end.saturating_sub(status.position + 1)));
-    json["watermarkMs"] = json!((status.watermark != Time::MIN).then_some(status.watermark.0 / 1000));
-    json["recordsPerSecond"] = json!(records_per_second);
     let written = status.checkpoints;
-    json["checkpoint"] = match written.count {
-        0 => Value::Null,
-        count => json!({"count": count, "atMs": written.at_unix_ms, "bytes": written.bytes,
-            "kind": if written.is_base { "base" } else { "changes" }}),
+    let checkpoint = || CheckpointSaid {
+        count: written.count,
+        at_ms: written.at_unix_ms,
+        bytes: written.bytes as u64,
+        kind: if written.is_base { "base" } else { "changes" }.to_owned(),
     };
+    Progress {
+        state: state.to_owned(),
+        position: status.position,
+        end: status.end,
+        lag_records: status.end.map(|end| end.saturating_sub(status.position + 1)),
+        watermark_ms: (status.watermark != Time::MIN).then_some(status.watermark.0 / 1000),
+        records_per_second: *records_per_second,
+        generation: *generation,
+        checkpoint: (written.count > 0).then(checkpoint),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc, time::Duration};
 
+use millrace_crds::spec::Source;
 use millrace_engine::{
     event::Seq,
     frame::{
@@ -51,14 +52,6 @@ pub struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// All tasks: ingest, then profile, then model tasks.
-    pub fn tasks(&self) -> Vec<TaskId> {
-        let sources = self.sources().map(|(source, partition)| self.source_task(source, partition));
-        let profiles = (0..self.pipeline.plan.partitions).map(profile_task);
-        let models = self.pipeline.plan.models.iter().map(|model| model_task(&model.name));
-        sources.chain(profiles).chain(models).collect()
-    }
-
     /// A task as it begins, or as its checkpoint left it.
     ///
     /// # Errors
@@ -228,6 +221,17 @@ impl Maker<'_> {
             saved_position: restored.map(|_| next),
         })
     }
+}
+
+/// All tasks of a pipeline with these partitions of its sources: ingest, then profile, then model tasks.
+pub fn tasks_of(pipeline: &Pipeline, partitions: &[Vec<Partition>]) -> Vec<TaskId> {
+    let of = |(source, partitions): (&Source, &Vec<Partition>)| {
+        partitions.iter().map(|partition| ingest_task(&source.name, partition.number)).collect::<Vec<_>>()
+    };
+    let sources = pipeline.spec().sources.iter().zip(partitions).flat_map(of);
+    let profiles = (0..pipeline.plan.partitions).map(profile_task);
+    let models = pipeline.plan.models.iter().map(|model| model_task(&model.name));
+    sources.chain(profiles).chain(models).collect()
 }
 
 /// Origins that every merge waits for from the start.

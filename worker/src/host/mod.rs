@@ -3,6 +3,7 @@
 mod beside;
 mod catch_up;
 pub mod clock;
+mod copies;
 mod deal;
 pub mod decisions;
 pub mod desk;
@@ -14,6 +15,7 @@ pub mod ingest;
 pub mod mailbox;
 pub mod make;
 pub mod owners;
+pub mod peers;
 pub mod serving;
 pub mod skew;
 pub mod start;
@@ -54,6 +56,10 @@ pub mod logs {
     /// What was posted to a source.
     pub fn http(source: &str, partition: u32) -> LogPartition {
         LogPartition::new(format!("http.{source}"), partition)
+    }
+    /// What a model has learned, for those who serve from it elsewhere.
+    pub fn models(model: &str) -> LogPartition {
+        LogPartition::new(format!("models.{model}"), 0)
     }
     pub fn dead_letters() -> LogPartition {
         LogPartition::new("dead-letters", 0)

@@ -8,12 +8,12 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
 use millrace_engine::{event::Pseudonym, event::Time, ingest::partition_of, plan::Plan, privacy::Pseudonymizer};
-use millrace_lifecycle::{keys::TaskId, placement::Order};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -26,6 +26,8 @@ use super::{
     fleet::{Fleet, TakesNoOrders},
     mailbox::{Mailbox, Refused},
     owners::Owners,
+    peers::Peers,
+    start::Tasks,
 };
 use crate::{
     pipeline::Pipeline,
@@ -33,6 +35,8 @@ use crate::{
     serve::{
         Backend, ServeError,
         api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity, Rejected},
+        forwarded::{Forwarded, User, Whose},
+        orders::Told,
     },
     source::http::{NotAppended, Posted},
 };
@@ -58,6 +62,7 @@ pub struct Serving {
     keys: Pseudonymizer,
     asked: Asked,
     fleet: Arc<Fleet>,
+    peers: Peers,
     posted: Posted,
     shown: RwLock<Shown>,
     random: RandomState,
@@ -67,13 +72,18 @@ pub struct Serving {
 /// When a full mailbox may be asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// So long a user's profile may be on its way from one worker to another while a request waits for it.
+const MOVED_WITHIN: Duration = Duration::from_secs(4);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 impl Serving {
-    pub fn new(pipeline: &Pipeline, host: &Host, posted: Posted) -> Self {
+    pub fn new(pipeline: &Pipeline, host: &Host, peers: Peers, posted: Posted) -> Self {
         Self {
             plan: pipeline.plan.clone(),
             keys: pipeline.keys.clone(),
             asked: host.asked(),
             fleet: host.fleet().clone(),
+            peers,
             posted,
             shown: RwLock::default(),
             random: RandomState::new(),
@@ -145,7 +155,10 @@ impl Serving {
             NotAppended::Stopped => ServeError::Stopping,
         })?;
         // Before the answer, so that the very next decision knows.
-        withdrawn.into_iter().for_each(|(user, stated)| self.withdrawn(user, stated));
+        for (user, stated) in withdrawn {
+            self.withdrawn(user, stated);
+            self.peers.tell_all(&Forwarded::withdrawn(user, stated)).await;
+        }
         Ok(Accepted { accepted, rejected })
     }
 
@@ -158,19 +171,111 @@ impl Serving {
         told.for_each(|(_, mailbox)| mailbox.tell(Request::Withdrawn { user, stated }));
     }
 
-    async fn decide_one(&self, request: DecideRequest) -> Result<DecideAnswer, ServeError> {
+    /// Asks whoever owns the partition: this worker, or another one; while it is on its way, whoever comes to own it.
+    async fn ask_owner<'a, T: DeserializeOwned>(
+        &'a self,
+        partition: usize,
+        forwarded: &Forwarded,
+        here: impl Fn() -> BoxFuture<'a, Result<T, ServeError>>,
+    ) -> Result<T, ServeError> {
+        let began = Instant::now();
+        loop {
+            let answer = match self.asked.owners.of(partition) {
+                Some(_) => here().await,
+                None => self.peers.ask(partition as u32, forwarded).await,
+            };
+            match answer {
+                // All that is asked bears being asked twice.
+                Err(ServeError::NotHere { .. } | ServeError::NotKnown { .. })
+                    if self.fleet.tasks == Tasks::AsTold && began.elapsed() < MOVED_WITHIN =>
+                {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn decide_for(&self, request: DecideRequest) -> Result<DecideAnswer, ServeError> {
+        let user = request.user.as_ref().map(|user| User(self.keys.user_of(user.reveal())));
+        let session = request.session.as_ref().map_or(0, |session| self.keys.session_of(session.reveal()));
+        let whose = Whose { user, session };
+        let partition = match user {
+            Some(user) => self.partition_of(user.0),
+            None => self.any_partition(),
+        };
+        if self.fleet.tasks == Tasks::All {
+            return self.decide_here(whose, partition, request).await;
+        }
+        let forwarded = Forwarded::Decide { whose, request: Box::new(request.clone()) };
+        self.ask_owner(partition, &forwarded, || Box::pin(self.decide_here(whose, partition, request.clone()))).await
+    }
+
+    /// For somebody who is not logged in: any partition will do, one that is here if there is one.
+    fn any_partition(&self) -> usize {
+        let (partitions, first) = (self.plan.partitions as usize, self.draw());
+        let mut all = (0..partitions).map(|n| (n + first as usize % partitions) % partitions);
+        let is_here = |partition: &usize| self.asked.owners.of(*partition).is_some();
+        all.clone().find(is_here).or_else(|| all.next()).unwrap_or(0)
+    }
+
+    async fn decide_here(
+        &self,
+        whose: Whose,
+        partition: usize,
+        request: DecideRequest,
+    ) -> Result<DecideAnswer, ServeError> {
         let explain = request.explain;
-        let draws = decisions::Draws { id: self.draw(), seed: self.draw(), partition: self.draw() };
-        let question = decisions::Question::of(&self.plan, &self.keys, request, draws, now())?;
-        let partition = question.partition as usize;
+        let draws = decisions::Draws { id: self.draw(), seed: self.draw() };
+        let question =
+            decisions::Question::of(&self.plan, &self.keys, (whose, partition as u32), request, draws, now())?;
         let made = self.answer(partition, |reply| Request::Decide(Box::new(decisions::Ask { question, reply })));
         decisions::answer(&self.plan, made.await?, explain)
+    }
+
+    async fn erase_here(&self, user: Pseudonym, time: Time) -> Result<(), ServeError> {
+        self.answer(self.partition_of(user), move |reply| Request::Erase { user, time, reply }).await
+    }
+
+    async fn profile_here(&self, user: Pseudonym) -> Result<Value, ServeError> {
+        let partition = self.partition_of(user);
+        let found = self.answer(partition, |reply| Request::Profile { user, reply }).await?;
+        let profile = found.ok_or(ServeError::UnknownUser)?;
+        let features: BTreeMap<String, String> = profile.features.into_iter().collect();
+        Ok(json!({"formatVersion": 1, "partition": partition, "consentSince": progress::time(profile.granted),
+            "lastEvent": progress::time(profile.last_event), "asOf": progress::time(profile.watermark),
+            "features": features}))
+    }
+
+    async fn answer_forwarded(&self, ask: Forwarded) -> Result<Value, ServeError> {
+        let failed = |error: serde_json::Error| ServeError::Failed(error.to_string());
+        match ask {
+            Forwarded::Decide { whose, request } => {
+                let partition = whose.user.map_or_else(|| self.any_partition(), |user| self.partition_of(user.0));
+                let answer = self.decide_here(whose, partition, *request).await?;
+                serde_json::to_value(answer).map_err(failed)
+            }
+            Forwarded::Erase { user, time_us } => self.erase_here(user.0, Time(time_us)).await.map(|()| Value::Null),
+            Forwarded::Profile { user } => self.profile_here(user.0).await,
+            Forwarded::Withdrawn { user, stated_us } => {
+                self.withdrawn(user.0, Time(stated_us));
+                Ok(Value::Null)
+            }
+        }
+    }
+}
+
+/// An erasure may be in the log, and be read by whoever owns the user next.
+fn maybe_done(error: ServeError) -> ServeError {
+    match error {
+        ServeError::NotHere { retry_after } => ServeError::NotKnown { retry_after },
+        error => error,
     }
 }
 
 impl Backend for Serving {
     fn decide(&self, request: DecideRequest) -> BoxFuture<'_, Result<DecideAnswer, ServeError>> {
-        Box::pin(self.decide_one(request))
+        Box::pin(self.decide_for(request))
     }
 
     fn accept(&self, request: EventsRequest) -> BoxFuture<'_, Result<Accepted, ServeError>> {
@@ -178,36 +283,36 @@ impl Backend for Serving {
     }
 
     fn erase(&self, user: Identity) -> BoxFuture<'_, Result<(), ServeError>> {
-        let user = self.keys.user_of(user.reveal());
-        let time = now();
+        let (user, time) = (self.keys.user_of(user.reveal()), now());
         Box::pin(async move {
-            let erased = self.answer(self.partition_of(user), move |reply| Request::Erase { user, time, reply });
-            // It may be in the log, and be read by whoever owns the user next.
-            erased.await.map_err(|error| match error {
-                ServeError::NotHere { retry_after } => ServeError::NotKnown { retry_after },
-                error => error,
-            })
+            let forwarded = Forwarded::Erase { user: User(user), time_us: time.0 };
+            let here = || -> BoxFuture<'_, Result<(), ServeError>> { Box::pin(self.erase_here(user, time)) };
+            self.ask_owner(self.partition_of(user), &forwarded, here).await.map_err(maybe_done)
         })
     }
 
     fn profile(&self, user: Identity) -> BoxFuture<'_, Result<Value, ServeError>> {
         let user = self.keys.user_of(user.reveal());
-        let partition = self.partition_of(user);
         Box::pin(async move {
-            let found = self.answer(partition, |reply| Request::Profile { user, reply }).await?;
-            let profile = found.ok_or(ServeError::UnknownUser)?;
-            let features: BTreeMap<String, String> = profile.features.into_iter().collect();
-            Ok(json!({"formatVersion": 1, "partition": partition, "consentSince": progress::time(profile.granted),
-                "lastEvent": progress::time(profile.last_event), "asOf": progress::time(profile.watermark),
-                "features": features}))
+            let forwarded = Forwarded::Profile { user: User(user) };
+            let here = || -> BoxFuture<'_, Result<Value, ServeError>> { Box::pin(self.profile_here(user)) };
+            self.ask_owner(self.partition_of(user), &forwarded, here).await
         })
     }
 
-    fn tasks(&self) -> Value {
-        self.fleet.to_json()
+    fn forwarded(&self, ask: Forwarded) -> BoxFuture<'_, Result<Value, ServeError>> {
+        Box::pin(self.answer_forwarded(ask))
     }
-    fn obey(&self, orders: BTreeMap<TaskId, Order>) -> Result<(), ServeError> {
-        self.fleet.obey(&orders).map_err(|TakesNoOrders| ServeError::TakesNoOrders)
+
+    fn tasks(&self) -> Value {
+        serde_json::to_value(self.fleet.said()).unwrap_or_default()
+    }
+    fn obey(&self, told: Told) -> Result<(), ServeError> {
+        self.fleet.obey(&told.orders).map_err(|TakesNoOrders| ServeError::TakesNoOrders)?;
+        if let Some(generation) = told.profiles_generation {
+            self.fleet.configure_profiles(generation);
+        }
+        self.peers.learn(&told.owners).map_err(|error| ServeError::Failed(error.to_string()))
     }
     fn status(&self) -> Value {
         self.shown(|shown| shown.status.clone())

@@ -12,10 +12,12 @@ use std::{
 };
 
 use millrace_engine::control::Configure;
+use millrace_lifecycle::placement::Member;
 
 use super::{
     Host, HostError,
     beside::Directory,
+    copies::{self, Shipping},
     deal::{Dealing, Dealt},
     desk::{Desk, Request},
     figures::Figures,
@@ -23,7 +25,7 @@ use super::{
     hands::{self, Errand, Tools},
     ingest::Shared,
     mailbox::Mailbox,
-    make::{Maker, outputs_of},
+    make::{Maker, outputs_of, tasks_of},
     owners::Owners,
     serving::Asked,
     station::{Cadence, Command, NewSeat, Station},
@@ -71,6 +73,8 @@ pub struct Work {
     /// Reads topics of others, if there are any.
     pub fetcher: Option<Arc<Fetcher>>,
     pub store: Arc<dyn Store>,
+    /// Of a fleet.
+    pub member: Option<Member>,
     pub claimant: Claimant,
 }
 
@@ -126,7 +130,7 @@ impl Host {
     pub fn start(work: Work, tasks: Tasks, config: &HostConfig) -> Result<Self, HostError> {
         let shared = Shared::new(&work.partitions, config.max_rate);
         let maker = work.maker(&shared, config);
-        let all = maker.tasks();
+        let all = tasks_of(&work.pipeline, &work.partitions);
         let claim = |id: &TaskId| {
             let (owner, restored) = work.claim(id)?;
             Ok(NewSeat { made: maker.make(id, restored.as_ref())?, owner })
@@ -149,11 +153,14 @@ impl Host {
         let configure =
             Configure { generation: work.configuration.generation(), spec: work.configuration.spec.clone() };
         for dealt in &mut dealt {
-            dealt.station.configure(TaskKind::Profile, configure.clone());
             dealt.station.configure(TaskKind::Model, configure.clone());
+            // In a fleet, those of others have to be told before.
+            if tasks == Tasks::All {
+                dealt.station.configure(TaskKind::Profile, configure.clone());
+            }
         }
         announce(dealt.iter_mut().map(|dealt| &mut dealt.station), log)?;
-        Starting { work: Arc::new(work), tasks, config, shared, control, directory, owners }.run(dealt)
+        Starting { work: Arc::new(work), tasks, config, shared, control, directory, owners, configure }.run(dealt)
     }
 }
 
@@ -190,6 +197,7 @@ struct Starting<'a> {
     control: Arc<Control>,
     directory: Arc<Directory>,
     owners: Arc<Owners>,
+    configure: Configure,
 }
 
 /// The threads beside the engine threads, as those see them.
@@ -197,6 +205,7 @@ struct Helpers {
     writer: SyncSender<Batch>,
     hands: Sender<Errand>,
     mailboxes: Vec<Arc<Mailbox<Request>>>,
+    shipping: Option<Arc<Shipping>>,
 }
 
 impl Starting<'_> {
@@ -212,9 +221,10 @@ impl Starting<'_> {
         };
         let (writer, writer_thread) = writer::start(self.work.log.clone(), wake.clone(), self.failed())
             .map_err(|_| cannot_start("log-writer"))?;
-        let (hands, hand_threads) = hands::start(self.tools(wake.clone())).map_err(|_| cannot_start("hand"))?;
+        let (hands, mut hand_threads) = hands::start(self.tools(wake.clone())).map_err(|_| cannot_start("hand"))?;
         let mailboxes: Vec<Arc<Mailbox<Request>>> = dealt.iter().map(|_| Arc::default()).collect();
-        let helpers = Helpers { writer, hands, mailboxes };
+        let shipping = self.models(&mailboxes, &mut hand_threads).map_err(|_| cannot_start("models-log"))?;
+        let helpers = Helpers { writer, hands, mailboxes, shipping };
         let figures: Vec<Arc<Figures>> = dealt.iter().map(|_| Arc::default()).collect();
         let (mut engines, mut boards) = (Vec::new(), Vec::new());
         for (number, dealt) in dealt.into_iter().enumerate() {
@@ -235,7 +245,9 @@ impl Starting<'_> {
             fleet: Arc::new(Fleet {
                 tasks: self.tasks,
                 directory: self.directory,
+                member: self.work.member.clone(),
                 claimant: self.work.claimant.clone(),
+                configure: self.configure,
                 boards,
                 mailboxes: helpers.mailboxes.clone(),
                 unknown: Mutex::default(),
@@ -243,6 +255,23 @@ impl Starting<'_> {
             asked: Asked { mailboxes: helpers.mailboxes, owners: self.owners, figures },
             wake,
         })
+    }
+
+    /// In a fleet: what carries what models have learned to the others, and here.
+    fn models(
+        &self,
+        mailboxes: &[Arc<Mailbox<Request>>],
+        threads: &mut Vec<JoinHandle<()>>,
+    ) -> std::io::Result<Option<Arc<Shipping>>> {
+        let plan = &self.work.pipeline.plan;
+        if self.tasks == Tasks::All || !plan.serves() {
+            return Ok(None);
+        }
+        let models: Vec<String> = plan.models.iter().map(|model| model.name.clone()).collect();
+        let (shipping, appending) = Shipping::start(self.work.log.clone(), &models)?;
+        threads.push(appending);
+        threads.push(copies::follow(self.work.log.clone(), &models, mailboxes.to_vec(), self.control.clone())?);
+        Ok(Some(shipping))
     }
 
     fn tools(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Tools {
@@ -262,7 +291,7 @@ impl Starting<'_> {
     }
 
     fn engine(&self, number: usize, dealt: Dealt, helpers: &Helpers, figures: Arc<Figures>) -> EngineThread {
-        let Helpers { writer, hands, mailboxes } = helpers;
+        let Helpers { writer, hands, mailboxes, shipping } = helpers;
         let (tell, news) = channel();
         EngineThread {
             number,
@@ -288,6 +317,7 @@ impl Starting<'_> {
                 self.work.pipeline.plan.clone(),
                 self.work.configuration.generation(),
                 self.control.catch_up.clone(),
+                shipping.clone(),
             ),
         }
     }

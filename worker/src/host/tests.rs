@@ -132,6 +132,7 @@ impl World {
             fetcher: None,
             log: self.log.clone(),
             store: self.store.clone(),
+            member: None,
             claimant,
         }
     }

@@ -318,10 +318,12 @@ impl EngineThread {
         for seat in &mut self.station.seats {
             let Some(beside) = self.beside.get_mut(&seat.id) else { continue };
             beside.is_done |= quiet && seat.task.done(self.log.as_ref(), stage) == Done::Yes;
+            let (is_owner, epoch) = (seat.is_owner(), seat.epoch);
             if let Task::Model(task, ..) = &mut seat.task {
                 tell_alarms(task);
-                if let Some(published) = &mut beside.published {
-                    self.desk.publish(task, published);
+                // A standby's would be told twice.
+                if let Some(published) = beside.published.as_mut().filter(|_| is_owner) {
+                    self.desk.publish(task, published, epoch);
                 }
             }
             beside.load.look(since_start, seat.task.position().0);
@@ -419,6 +421,7 @@ impl EngineThread {
                 let is_level = beside.is_some_and(|beside| beside.behind == Behind::No);
                 desk.decide(*ask, profile, is_level, log, outbox);
             }
+            Request::Configure(configure) => station.configure(TaskKind::Profile, configure),
             Request::Obey { orders, claimant } => {
                 let obeyed = station.obey(&orders, &claimant, self.control.now());
                 if let Err(error) = obeyed {

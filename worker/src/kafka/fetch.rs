@@ -77,6 +77,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// What brokers said longer ago is not known to hold any more.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 const SERVE_EVERY: Duration = Duration::from_millis(100);
+/// Between two questions for a partition that has no leader yet.
+const LEADER_ELECTED_WITHIN: Duration = Duration::from_millis(50);
 /// For what the client does by itself, without a broker.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
@@ -246,7 +248,14 @@ impl Fetcher {
     /// # Errors
     /// What was said instead.
     pub fn bounds(&self, partition: &TopicPartition) -> Result<(i64, i64), KafkaError> {
-        self.consumer.fetch_watermarks(&partition.topic, partition.partition, ANSWER_WITHIN)
+        let asked = Instant::now();
+        loop {
+            let left = ANSWER_WITHIN.saturating_sub(asked.elapsed());
+            match self.consumer.fetch_watermarks(&partition.topic, partition.partition, left.max(AT_ONCE)) {
+                Err(error) if is_about_leader(&error) && !left.is_zero() => thread::sleep(LEADER_ELECTED_WITHIN),
+                found => return found,
+            }
+        }
     }
 
     /// What an error in a partition's queue means to whoever reads at `from`.
@@ -287,6 +296,12 @@ impl Fetcher {
             tracing::debug!(%error, "positions could not be told to the consumer group");
         }
     }
+}
+
+/// Is it that another broker leads the partition, or none yet, as just after its topic was made?
+fn is_about_leader(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
+    matches!(error.rdkafka_error_code(), Some(LeaderNotAvailable | NotLeaderForPartition))
 }
 
 /// Has the client given up fetching where it was?

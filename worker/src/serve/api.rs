@@ -48,29 +48,30 @@ impl fmt::Debug for Identity {
 }
 
 /// `POST /v1/decisions`: what to show to a user, at a place, now.
-#[derive(Clone, Debug, Deserialize)]
+/// Written without identities, for another worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with a `placement`")]
 pub struct DecideRequest {
     /// Absent or empty: not logged in.
-    #[serde(default, deserialize_with = "identity")]
+    #[serde(default, deserialize_with = "identity", skip_serializing)]
     pub user: Option<Identity>,
     #[serde(deserialize_with = "name")]
     pub placement: String,
-    #[serde(default, deserialize_with = "optional_text")]
+    #[serde(default, deserialize_with = "optional_text", skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
-    #[serde(default, deserialize_with = "identity")]
+    #[serde(default, deserialize_with = "identity", skip_serializing)]
     pub session: Option<Identity>,
     /// The context: attributes of this decision.
     #[serde(default, deserialize_with = "attributes")]
     pub attributes: BTreeMap<String, Scalar>,
     /// `None`: those of the placement's catalog.
-    #[serde(default, deserialize_with = "candidates")]
+    #[serde(default, deserialize_with = "candidates", skip_serializing_if = "Option::is_none")]
     pub candidates: Option<Vec<Candidate>>,
     /// The caller's own order, for policies with `rankBy: request`.
     #[serde(default, deserialize_with = "ranking")]
     pub ranking: Vec<String>,
     /// Fewer items than the placement has slots.
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "count", skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
     /// Feature values with the answer. Only with the admin token.
     #[serde(default, deserialize_with = "boolean")]
@@ -78,14 +79,15 @@ pub struct DecideRequest {
 }
 
 /// An item that may be shown, with its attributes where the catalog does not have them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Candidate {
     pub id: String,
     pub attributes: BTreeMap<String, Scalar>,
 }
 
 /// An attribute's value. Null ones are absent.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Scalar {
     Text(String),
     /// Finite.

@@ -1,6 +1,10 @@
-//! Asks a running server one thing: for the command line.
+//! Asks a running server: for the command line, for workers of a fleet, and for whoever places their tasks.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     body::Bytes,
@@ -51,6 +55,22 @@ pub struct Target {
     address: Uri,
     authorization: Option<String>,
     tls: Option<Arc<ClientConfig>>,
+    /// Connections that nobody uses just now.
+    idle: Mutex<Vec<Sender>>,
+}
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+
+/// More are closed.
+const MAX_IDLE: usize = 32;
+
+/// Is this `http://HOST:PORT` or `https://HOST:PORT`?
+pub fn is_address(text: &str) -> bool {
+    text.parse().is_ok_and(|uri: Uri| is_server(&uri) && matches!(uri.scheme_str(), Some("http" | "https")))
+}
+
+fn is_server(uri: &Uri) -> bool {
+    uri.host().is_some() && ["", "/"].contains(&uri.path()) && uri.query().is_none()
 }
 
 impl Target {
@@ -59,7 +79,7 @@ impl Target {
     pub fn new(address: &str, token: Option<&Path>, authority: Option<&Path>) -> Result<Self, ClientError> {
         let wrong = || ClientError::Address(address.to_owned());
         let uri: Uri = address.parse().map_err(|_| wrong())?;
-        if uri.host().is_none() || !["", "/"].contains(&uri.path()) || uri.query().is_some() {
+        if !is_server(&uri) {
             return Err(wrong());
         }
         let tls = match (uri.scheme_str(), authority) {
@@ -70,10 +90,11 @@ impl Target {
         };
         let token = token.map(watched::bytes).transpose().map_err(ClientError::File)?;
         let authorization = token.map(|token| format!("Bearer {}", String::from_utf8_lossy(token.trim_ascii())));
-        Ok(Self { address: uri, authorization, tls })
+        Ok(Self { address: uri, authorization, tls, idle: Mutex::default() })
     }
 
-    /// The answer's status and body.
+    /// The answer's status and body. A connection is used again, so what is asked must bear being asked twice: it may have
+    /// been closed meanwhile.
     pub async fn ask(
         &self,
         method: Method,
@@ -89,8 +110,24 @@ impl Target {
         }
         let request = request.body(Full::new(Bytes::from(json.unwrap_or_default())));
         let request = request.map_err(|cause| self.broken(&cause))?;
-        let asked = timeout(TIMEOUT, self.connect_and_send(request)).await;
+        let asked = timeout(TIMEOUT, self.send(request)).await;
         asked.map_err(|_| ClientError::Timeout(self.address.to_string()))?
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
+        while let Some(mut sender) = self.take_idle() {
+            if sender.ready().await.is_ok()
+                && let Ok(answer) = self.exchange(sender, request.clone()).await
+            {
+                return Ok(answer);
+            }
+        }
+        let sender = self.connect().await?;
+        self.exchange(sender, request).await
+    }
+
+    fn take_idle(&self) -> Option<Sender> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     fn authority(&self) -> &str {
@@ -101,37 +138,47 @@ impl Target {
         ClientError::Broken { address: self.address.to_string(), cause: cause.to_string() }
     }
 
-    async fn connect_and_send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn connect(&self) -> Result<Sender, ClientError> {
         let unreached = |cause| ClientError::Connect { address: self.address.to_string(), cause };
         let host = self.address.host().unwrap_or_default().trim_matches(['[', ']']);
         let usual = if self.tls.is_some() { 443 } else { 80 };
         let port = self.address.port_u16().unwrap_or(usual);
         let stream = TcpStream::connect((host, port)).await.map_err(unreached)?;
         match &self.tls {
-            None => self.exchange(stream, request).await,
+            None => self.open(stream).await,
             Some(config) => {
                 let name = ServerName::try_from(host.to_owned());
                 let name = name.map_err(|_| ClientError::Address(self.address.to_string()))?;
                 let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(unreached)?;
-                self.exchange(stream, request).await
+                self.open(stream).await
             }
         }
     }
 
-    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError>
+    async fn open<S>(&self, stream: S) -> Result<Sender, ClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
-        // With its sender the connection ends.
-        let exchange = async move {
-            let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            Ok((status, body.map_err(|e| self.broken(&e))?.to_bytes()))
-        };
-        let (answer, _) = tokio::join!(exchange, connection);
-        answer
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
+        // With its sender the connection ends; why it broke is told to whoever asks.
+        tokio::spawn(async { drop(connection.await) });
+        Ok(sender)
+    }
+
+    async fn exchange(
+        &self,
+        mut sender: Sender,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|e| self.broken(&e))?.to_bytes();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push(sender);
+        }
+        Ok((status, body))
     }
 }
 

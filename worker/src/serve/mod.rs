@@ -12,9 +12,10 @@ pub mod api;
 mod body;
 pub mod client;
 mod connection;
+pub mod forwarded;
 mod json;
 mod limits;
-mod orders;
+pub mod orders;
 mod page;
 mod problem;
 mod records;
@@ -29,7 +30,6 @@ mod watched;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener},
     path::Path,
@@ -41,14 +41,15 @@ use std::{
 use axum::Router;
 use futures::future::{BoxFuture, join_all};
 use millrace_crds::spec::Serving;
-use millrace_lifecycle::{keys::TaskId, placement::Order};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use self::{
     access::Access,
     api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity},
+    forwarded::Forwarded,
     limits::Limits,
+    orders::Told,
     problem::{BUSY, FAILED, INVALID, MOVING, NO_ANSWER, NO_ORDERS, Problem, STOPPING, UNKNOWN_USER},
     tls::Certificate,
 };
@@ -67,7 +68,9 @@ pub trait Backend: Send + Sync + 'static {
     /// What is here of the pipeline's tasks.
     fn tasks(&self) -> Value;
     /// All that this worker is to have from now on.
-    fn obey(&self, orders: BTreeMap<TaskId, Order>) -> Result<(), ServeError>;
+    fn obey(&self, told: Told) -> Result<(), ServeError>;
+    /// What another worker asks of the owner of a user's partition. Never forwarded again.
+    fn forwarded(&self, ask: Forwarded) -> BoxFuture<'_, Result<Value, ServeError>>;
     /// These three are asked by pages every second and must not wait for anything.
     fn status(&self) -> Value;
     fn experiments(&self) -> Value;

@@ -2,66 +2,56 @@
 
 use std::collections::BTreeMap;
 
-use millrace_lifecycle::{keys::TaskId, placement::Order};
-use serde::Deserialize;
+use millrace_lifecycle::{
+    keys::TaskId,
+    placement::{
+        Order,
+        wire::{FORMAT_VERSION, Orders},
+    },
+};
 
 use super::{
-    json,
+    client, json,
     problem::{INVALID, Problem},
 };
 
-pub const FORMAT_VERSION: u32 = 1;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Body {
-    format_version: u32,
-    orders: Vec<OrderOfTask>,
+/// What was read of an order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// All tasks that the worker is to have.
+    pub orders: BTreeMap<TaskId, Order>,
+    /// Where the owners of others answer.
+    pub owners: BTreeMap<TaskId, String>,
+    pub profiles_generation: Option<u32>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct OrderOfTask {
-    /// As `GET /v1/tasks` names it: `profile/3`.
-    task: String,
-    r#do: Do,
-    epoch: u64,
-    #[serde(default)]
-    rolled_back: bool,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Do {
-    Own,
-    Release,
-    Follow,
-}
-
-/// All tasks that the worker is to have.
-pub fn read(body: &[u8]) -> Result<BTreeMap<TaskId, Order>, Problem> {
+pub fn read(body: &[u8]) -> Result<Told, Problem> {
     let invalid = |field: String, what: &str| Problem::new(INVALID, format!("`{field}`: {what}")).with("field", field);
-    let body: Body = json::typed(body, None)?;
+    let body: Orders = json::typed(body, None)?;
     if body.format_version != FORMAT_VERSION {
         let what = format!("this worker reads {FORMAT_VERSION}; use programs of the same release");
         return Err(invalid("formatVersion".into(), &what));
     }
-    let mut orders = BTreeMap::new();
-    for (n, told) in body.orders.into_iter().enumerate() {
-        let task: TaskId = told.task.parse().map_err(|_| {
-            invalid(format!("orders[{n}].task"), "expected ingest/SOURCE-PARTITION, profile/PARTITION or model/NAME")
-        })?;
-        if told.epoch == 0 {
+    let task_of = |field: String, task: &str| {
+        task.parse::<TaskId>()
+            .map_err(|_| invalid(field, "expected ingest/SOURCE-PARTITION, profile/PARTITION or model/NAME"))
+    };
+    let mut told = Told { profiles_generation: body.profiles_generation, ..Told::default() };
+    for (n, of_task) in body.orders.iter().enumerate() {
+        let task = task_of(format!("orders[{n}].task"), &of_task.task)?;
+        if of_task.epoch == 0 {
             return Err(invalid(format!("orders[{n}].epoch"), "epochs begin at 1"));
         }
-        let order = match told.r#do {
-            Do::Own => Order::Own { epoch: told.epoch, rolled_back: told.rolled_back },
-            Do::Release => Order::Release { epoch: told.epoch },
-            Do::Follow => Order::Follow { epoch: told.epoch },
-        };
-        if orders.insert(task, order).is_some() {
+        if told.orders.insert(task, of_task.order()).is_some() {
             return Err(invalid(format!("orders[{n}].task"), "it is named twice"));
         }
     }
-    Ok(orders)
+    for (task, address) in &body.owners {
+        let field = format!("owners.{task}");
+        if !client::is_address(address) {
+            return Err(invalid(field, "expected http://HOST:PORT"));
+        }
+        told.owners.insert(task_of(field, task)?, address.clone());
+    }
+    Ok(told)
 }

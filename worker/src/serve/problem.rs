@@ -95,6 +95,10 @@ impl Problem {
         self.extensions.insert(member.to_owned(), value.into());
         self
     }
+    /// For people.
+    pub fn text(&self) -> String {
+        format!("{}: {}", self.kind.title, self.detail)
+    }
     /// At least a second.
     pub fn retry_after(mut self, wait: std::time::Duration) -> Self {
         let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;

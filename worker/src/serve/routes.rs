@@ -25,6 +25,7 @@ use super::{
     access::{Access, Api, Caller},
     api::{DecideAnswer, DecideRequest, EventsRequest, Identity},
     body,
+    forwarded::Forwarded,
     json::{self, Decisions},
     limits::Limits,
     orders, page,
@@ -55,6 +56,7 @@ pub enum Endpoint {
     Status,
     Tasks,
     Orders,
+    Forwarded,
     Experiments,
     OpenApi,
     ProblemType,
@@ -73,6 +75,7 @@ pub const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("GET", "/v1/status", Endpoint::Status),
     ("GET", "/v1/tasks", Endpoint::Tasks),
     ("PUT", "/v1/orders", Endpoint::Orders),
+    ("POST", "/v1/forwarded", Endpoint::Forwarded),
     ("GET", "/v1/experiments", Endpoint::Experiments),
     ("GET", "/v1/openapi.json", Endpoint::OpenApi),
     ("GET", "/problems/{type}", Endpoint::ProblemType),
@@ -93,6 +96,7 @@ impl Endpoint {
             | Endpoint::Status
             | Endpoint::Tasks
             | Endpoint::Orders
+            | Endpoint::Forwarded
             | Endpoint::Experiments
             | Endpoint::Metrics => Some(Api::Admin),
             Endpoint::OpenApi | Endpoint::ProblemType | Endpoint::Health | Endpoint::Ready => None,
@@ -176,6 +180,8 @@ async fn dispatch(app: &App, endpoint: Endpoint, request: Request<Body>) -> Resu
         None => Caller { is_admin: false },
     };
     let _room = match endpoint.api() {
+        // As many as decisions: they are what others were asked.
+        Some(Api::Admin) if endpoint == Endpoint::Forwarded => Some(app.limits.deciding(1)?),
         Some(Api::Admin) => Some(app.limits.admin()?),
         _ => None,
     };
@@ -200,6 +206,11 @@ async fn dispatch(app: &App, endpoint: Endpoint, request: Request<Body>) -> Resu
             let (body, _memory) = body::read(&parts, body, &app.limits).await?;
             app.backend.obey(orders::read(&body)?)?;
             json_answer(StatusCode::ACCEPTED, &app.backend.tasks())
+        }
+        Endpoint::Forwarded => {
+            let (body, _memory) = body::read(&parts, body, &app.limits).await?;
+            let answer = in_time(durable, app.backend.forwarded(Forwarded::read(&body)?)).await?;
+            json_answer(StatusCode::OK, &answer)
         }
         Endpoint::Experiments => json_answer(StatusCode::OK, &app.backend.experiments()),
         Endpoint::OpenApi => {

@@ -125,8 +125,8 @@ impl DataDir {
 
     /// From now on the folder's state is to be under this spec: a further generation.
     pub fn change_spec(&mut self, spec: &str) -> Result<(), DataDirError> {
-        let mut identity = Identity { format_version: FORMAT_VERSION, spec: spec.to_owned(), ..self.identity.clone() };
-        identity.earlier.push(self.identity.spec.clone());
+        let mut identity = self.identity.clone();
+        identity.change_spec(spec);
         write_identity(&self.folder, &identity)?;
         self.identity = identity;
         Ok(())
@@ -177,18 +177,31 @@ fn check(folder: &Path, found: &Identity, wanted: &Wanted<'_>) -> Result<(), Dat
     Ok(())
 }
 
+impl Identity {
+    /// Of a pipeline that begins now.
+    pub fn new(wanted: &Wanted<'_>) -> Self {
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let unique = format!("{}/{} {nanos} {}", wanted.namespace, wanted.name, std::process::id());
+        Self {
+            format_version: FORMAT_VERSION,
+            name: wanted.name.to_owned(),
+            namespace: wanted.namespace.to_owned(),
+            partitions: wanted.partitions,
+            identity: format!("{:032x}", xxh3_128(unique.as_bytes())),
+            spec: wanted.spec.to_owned(),
+            earlier: Vec::new(),
+        }
+    }
+
+    /// From now on the state is to be under this spec: a further generation.
+    pub fn change_spec(&mut self, spec: &str) {
+        self.earlier.push(std::mem::replace(&mut self.spec, spec.to_owned()));
+        self.format_version = FORMAT_VERSION;
+    }
+}
+
 fn create_identity(folder: &Path, wanted: &Wanted<'_>) -> Result<Identity, DataDirError> {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-    let unique = format!("{}/{} {nanos} {}", wanted.namespace, wanted.name, std::process::id());
-    let identity = Identity {
-        format_version: FORMAT_VERSION,
-        name: wanted.name.to_owned(),
-        namespace: wanted.namespace.to_owned(),
-        partitions: wanted.partitions,
-        identity: format!("{:032x}", xxh3_128(unique.as_bytes())),
-        spec: wanted.spec.to_owned(),
-        earlier: Vec::new(),
-    };
+    let identity = Identity::new(wanted);
     write_identity(folder, &identity)?;
     Ok(identity)
 }

@@ -131,6 +131,11 @@ impl Model {
         self.serving_delta_as(self.standing())
     }
 
+    /// Somebody has missed one, or is new: the next one is full.
+    pub fn ship_in_full(&mut self) {
+        self.shipped = None;
+    }
+
     /// As what the model fell back to, if it did: `standing` says so to decisions.
     pub(crate) fn serving_delta_as(&mut self, standing: Standing) -> ServingDelta {
         let is_full = self.shipped.is_none();

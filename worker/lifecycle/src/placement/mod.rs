@@ -11,6 +11,7 @@ pub mod orders;
 pub mod plan;
 pub mod record;
 pub mod settings;
+pub mod wire;
 
 mod advance;
 mod balance;

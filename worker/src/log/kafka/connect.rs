@@ -6,6 +6,7 @@ use millrace_crds::spec::Kafka;
 
 use super::{KafkaLog, OpenError, topics::TopicPlan};
 use crate::{
+    host::Tasks,
     kafka::{Cluster, Fetcher, cluster::cause_of},
     log::{FIRST_OFFSET, LogPartition, ReadError},
     pipeline::Pipeline,
@@ -20,15 +21,15 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// Connects to the brokers of `kafka`, and makes or checks the topics of the pipeline.
-    pub fn to(kafka: &Kafka, pipeline: &Pipeline) -> Result<Self, OpenError> {
+    /// Connects to the brokers of `kafka`, and makes or checks the topics of the pipeline, those of a fleet among them.
+    pub fn to(kafka: &Kafka, pipeline: &Pipeline, tasks: Tasks) -> Result<Self, OpenError> {
         let cluster = Cluster::new(kafka, &pipeline.folder)?;
         let fetcher = Arc::new(Fetcher::start(&cluster, &group(pipeline))?);
         let plan = TopicPlan {
             prefix: prefix(kafka, pipeline),
             replication_factor: kafka.topics.replication_factor,
             create: kafka.topics.create,
-            partitions: partitions(pipeline),
+            partitions: partitions(pipeline, tasks),
         };
         let log = Arc::new(KafkaLog::open(&cluster, plan, fetcher.clone())?);
         Ok(Self { log, fetcher })
@@ -76,13 +77,16 @@ pub fn prefix(kafka: &Kafka, pipeline: &Pipeline) -> String {
 }
 
 /// Partitions of each of the pipeline's logs.
-fn partitions(pipeline: &Pipeline) -> BTreeMap<String, u32> {
+fn partitions(pipeline: &Pipeline, tasks: Tasks) -> BTreeMap<String, u32> {
     use crate::host::logs;
     let spec = pipeline.spec();
     let name = |partition: LogPartition| partition.log;
     let mut all = BTreeMap::from([(name(logs::events(0)), spec.partitions), (name(logs::dead_letters()), 1)]);
     all.extend(pipeline.plan.models.iter().map(|model| (name(logs::examples(&model.name)), 1)));
     let posted = spec.sources.iter().filter_map(|source| Some((source, source.http.as_ref()?)));
+    if tasks == Tasks::AsTold && pipeline.plan.serves() {
+        all.extend(pipeline.plan.models.iter().map(|model| (name(logs::models(&model.name)), 1)));
+    }
     all.extend(posted.map(|(source, http)| (name(logs::http(&source.name, 0)), http.partitions)));
     all
 }

@@ -1,5 +1,7 @@
 //! What right requests get, and wrong ones.
 
+use millrace_lifecycle::{keys::TaskId, placement::Order};
+
 use super::*;
 
 const ANN: &str =
@@ -355,8 +357,17 @@ fn orders_are_all_that_a_worker_is_to_have() {
     let reply = put(&mut client, &one(both));
     assert_eq!((reply.status, &reply.json()["tasks"][0]["role"]), (202, &json!("owns")));
     let (profile, model) = ("profile/1".parse().unwrap(), "model/ctr".parse().unwrap());
-    let told = [(profile, Order::Own { epoch: 7, rolled_back: true }), (model, Order::Follow { epoch: 2 })];
-    assert_eq!(*server.engine.orders.lock().unwrap(), BTreeMap::from(told));
+    let told: [(TaskId, Order); 2] =
+        [(profile, Order::Own { epoch: 7, rolled_back: true }), (model, Order::Follow { epoch: 2 })];
+    assert_eq!(server.engine.orders.lock().unwrap().orders, BTreeMap::from(told));
+    let of_others = r#"{"formatVersion": 1, "orders": [{"task": "profile/1", "do": "own", "epoch": 7}],
+        "owners": {"profile/2": "http://127.0.0.1:1"}, "profilesGeneration": 3}"#;
+    assert_eq!(put(&mut client, of_others).status, 202);
+    {
+        let told = server.engine.orders.lock().unwrap();
+        let of_others: Vec<_> = told.owners.values().collect();
+        assert_eq!((of_others, told.profiles_generation), (vec!["http://127.0.0.1:1"], Some(3)));
+    }
     for (body, field) in [
         (r#"{"orders": []}"#.to_owned(), None),
         (r#"{"formatVersion": 2, "orders": []}"#.to_owned(), Some("formatVersion")),
@@ -364,6 +375,10 @@ fn orders_are_all_that_a_worker_is_to_have() {
         (one(r#"{"task": "profile/../1", "do": "own", "epoch": 1}"#), Some("orders[0].task")),
         (one(r#"{"task": "profile/1", "do": "own", "epoch": 0}"#), Some("orders[0].epoch")),
         (one(r#"{"task": "profile/1", "do": "drop", "epoch": 1}"#), Some("orders[0].do")),
+        (
+            r#"{"formatVersion": 1, "orders": [], "owners": {"profile/2": "tcp://a"}}"#.to_owned(),
+            Some("owners.profile/2"),
+        ),
         (one(&format!(r#"{both}, {{"task": "profile/1", "do": "own", "epoch": 8}}"#)), Some("orders[2].task")),
     ] {
         let reply = put(&mut client, &body);
@@ -372,5 +387,5 @@ fn orders_are_all_that_a_worker_is_to_have() {
     assert_eq!(put(&mut client, "{").status, 400);
     // Of a worker that owns everything.
     assert_eq!(put(&mut client, r#"{"formatVersion": 1, "orders": []}"#).problem("no-orders")["status"], 409);
-    assert_eq!(server.engine.orders.lock().unwrap().len(), 2, "nothing of a wrong request is done");
+    assert_eq!(server.engine.orders.lock().unwrap().orders.len(), 1, "nothing of a wrong request is done");
 }

@@ -20,13 +20,14 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use millrace_crds::spec::Serving;
-use millrace_lifecycle::{keys::TaskId, placement::Order};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::{
     Backend, Prepared, ServeError, Server, SetupError, Timeouts,
     api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity, RankedItem, Rejected, Scalar, UsedModel},
+    forwarded::Forwarded,
+    orders::Told,
 };
 use crate::metrics::{Phase, Shared};
 
@@ -41,7 +42,7 @@ pub struct StandIn {
     pub asked: Mutex<Vec<DecideRequest>>,
     pub records: Mutex<Vec<(Option<String>, Vec<u8>)>>,
     pub erased: Mutex<Vec<String>>,
-    pub orders: Mutex<BTreeMap<TaskId, Order>>,
+    pub orders: Mutex<Told>,
 }
 
 impl StandIn {
@@ -132,12 +133,21 @@ impl Backend for StandIn {
             {"task": "model/gone", "role": "failed", "epoch": 1, "loadMillicores": 0, "stateBytes": 0, "why": "no such task"},
         ]})
     }
-    fn obey(&self, orders: BTreeMap<TaskId, Order>) -> Result<(), ServeError> {
-        if orders.is_empty() {
+    fn obey(&self, told: Told) -> Result<(), ServeError> {
+        if told.orders.is_empty() {
             return Err(ServeError::TakesNoOrders);
         }
-        *self.orders.lock().unwrap() = orders;
+        *self.orders.lock().unwrap() = told;
         Ok(())
+    }
+    fn forwarded(&self, ask: Forwarded) -> BoxFuture<'_, Result<Value, ServeError>> {
+        async move {
+            match ask {
+                Forwarded::Profile { .. } => Ok(json!({"clicks": 3})),
+                _ => Err(ServeError::NotHere { retry_after: Duration::from_secs(1) }),
+            }
+        }
+        .boxed()
     }
     fn status(&self) -> Value {
         json!({"tasks": []})
