@@ -6,14 +6,16 @@ mod common;
 
 use std::{
     env,
+    net::SocketAddr,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use common::{
     fleet::{Bucket, Fleet, Mishap, digests},
+    http::{Client, Reply},
     kafka::{InTopics, Shop},
 };
 use millrace_e2e::{
@@ -71,6 +73,155 @@ fn disturbed(seed: u64, events: u64, mishaps: &[Mishap], parts: usize) {
 #[test]
 fn a_fleet_comes_to_the_same_whatever_happens() {
     disturbed(11, 60_000, &Mishap::ALL, 40);
+}
+
+const SHOP: &str = r#"
+apiVersion: millrace.dev/v1alpha1
+kind: PersonalizationPipeline
+metadata: {name: fleet-shop}
+spec:
+  partitions: 4
+  kafka: {bootstrapServers: "BROKER", topics: {prefix: own.}}
+  checkpoints: {interval: 200ms, retain: 1h}
+  privacy:
+    pseudonymKeys: {file: keys.txt, active: k1}
+    user: {field: user}
+    consent: {event: consent, grantedIf: {personalize: true}}
+    allowedAttributes: []
+  sources:
+  - name: shop
+    kafka: {topics: [TOPIC]}
+    format: Json
+    eventTime: &time {field: at, unit: ms, maxOutOfOrderness: 500ms, maxAhead: 1m}
+    idleAfter: 1s
+    events: &events
+    - {name: consent, when: {type: consent}}
+    - {name: click, when: {type: click}, fields: {items: sku}}
+  - name: web
+    http: {partitions: 2}
+    format: Json
+    eventTime: *time
+    idleAfter: 1s
+    events: *events
+  features:
+    clicks: {count: click, bucket: {max: 10}}
+  outcomes:
+    click: {event: click, join: item, within: 1s}
+  models:
+  - {name: ctr, outcome: click, features: [clicks, item], learner: {ftrl: {alpha: 0.1, beta: 1, l1: 0, l2: 1, bits: 16}}}
+  policies:
+    best: {score: {ctr: 1.0}}
+  placements:
+  - {name: home, slots: 2, candidates: {fromRequest: 20}, impressions: decision, default: RequestOrder, policy: best}
+"#;
+
+struct Asked<'f> {
+    addresses: &'f [SocketAddr],
+    shop: &'f Shop<'f>,
+    topic: &'f str,
+}
+
+fn now_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+impl Asked<'_> {
+    fn produce(&self, user: usize, json: &str) {
+        let at = now_ms();
+        let record = format!(r#"{{"user": "u{user}", "at": {at}, {json}}}"#);
+        self.shop.produce(self.topic, user % 2, at, [record]);
+    }
+
+    /// `None`: the worker is not there.
+    fn decide(&self, worker: usize, user: usize) -> Option<Reply> {
+        let body = format!(r#"{{"user": "u{user}", "placement": "home", "candidates": ["a", "b", "c"]}}"#);
+        let body = Some(("application/json", body.as_bytes()));
+        Client::new(self.addresses[worker]).request("POST", "/v1/decisions", body)
+    }
+
+    fn is_personal(&self, worker: usize, user: usize) -> bool {
+        self.decide(worker, user).is_some_and(|reply| reply.expect(200)["personalized"] == true)
+    }
+}
+
+/// Any worker answers for any user, also while profiles go from one worker to another.
+#[test]
+fn any_worker_answers_for_any_user() {
+    const USERS: usize = 24;
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::shared();
+    let shop = Shop::on(broker);
+    let topic = "fleet-shop";
+    shop.create(topic, 2);
+    let original = folder.path().join("pipeline.yaml");
+    std::fs::write(&original, SHOP.replace("BROKER", &broker.address()).replace("TOPIC", topic)).unwrap();
+    std::fs::write(folder.path().join("keys.txt"), format!("k1: {}", "7".repeat(32))).unwrap();
+    let bucket = Bucket::start(&folder.path().join("store"));
+    let mut fleet = Fleet::start(&bucket.pipeline(&original, "fleet-shop"), 3);
+    let addresses = fleet.addresses().to_vec();
+    let asked = Asked { addresses: &addresses, shop: &shop, topic };
+    (0..USERS).for_each(|user| asked.produce(user, r#""type": "consent", "personalize": true"#));
+    fleet.until("everybody is known everywhere", |_| {
+        (0..3).all(|worker| (0..USERS).all(|user| asked.is_personal(worker, user)))
+    });
+    // What one worker has learned, all serve with.
+    let version =
+        |worker: usize| asked.decide(worker, 0).map(|reply| reply.expect(200)["models"][0]["version"].as_u64());
+    fleet.until("all serve with what was learned", |_| {
+        asked.produce(0, r#""type": "click", "sku": "a""#);
+        (0..3).all(|worker| version(worker).flatten().is_some_and(|version| version > 50))
+    });
+    // A withdrawal counts at once, wherever it was posted and whoever is asked.
+    for user in 0..3 {
+        let withdrawn =
+            format!(r#"{{"user": "u{user}", "at": {}, "type": "consent", "personalize": false}}"#, now_ms());
+        let posted = Client::new(addresses[user]).post("/v1/events", &serde_json::from_str(&withdrawn).unwrap());
+        posted.expect(202);
+        assert!((0..3).all(|worker| !asked.is_personal(worker, user)), "user {user}");
+    }
+    // An erasure, too.
+    for user in 3..6 {
+        Client::new(addresses[user % 3]).delete(&format!("/v1/users/u{user}")).expect(200);
+        assert!((0..3).all(|worker| !asked.is_personal(worker, user)), "user {user}");
+        let gone = (0..3).map(|worker| Client::new(addresses[worker]).get(&format!("/v1/profiles/u{user}")).status);
+        assert!(gone.into_iter().all(|status| status == 404), "user {user}");
+    }
+    // Whoever is asked answers, whatever happens to the others.
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut rng = Rng::new(5);
+            while !stop.load(Ordering::Acquire) {
+                // The first worker is left alone.
+                let user = rng.below(USERS as u64) as usize;
+                let reply = asked.decide(0, user).expect("the first worker is there");
+                reply.expect(200);
+                answered.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        for worker in [1, 2, 1] {
+            fleet.signal(worker, "-KILL");
+            let before = answered.load(Ordering::Acquire);
+            fleet.until("it is back", |fleet| {
+                let has = |worker: usize| {
+                    fleet
+                        .tasks(worker)
+                        .is_some_and(|said| said["tasks"].as_array().unwrap().iter().any(|task| task["role"] == "owns"))
+                };
+                assert!(!asking.is_finished());
+                has(worker) && answered.load(Ordering::Acquire) > before + 100
+            });
+        }
+        stop.store(true, Ordering::Release);
+        asking.join().unwrap();
+    });
+    fleet.until("everybody is known again", |_| {
+        (0..3).all(|worker| (6..USERS).all(|user| asked.is_personal(worker, user)))
+    });
+    assert!((0..3).all(|worker| (0..6).all(|user| !asked.is_personal(worker, user))), "what was taken back stays so");
+    let pipeline = fleet.pipeline().to_owned();
+    fleet.stop();
+    assert_eq!(digests(&pipeline).len(), 5);
 }
 
 /// `make soak`: as long as `MINUTES` says, with as many mishaps as there is time for.
