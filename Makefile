@@ -97,6 +97,10 @@ test: build kafka-jars versitygw ## Run all tests
 	$(CARGO) test $(BUILD) --workspace
 	$(MAKE) page-test
 
+.PHONY: soak
+soak: build kafka-jars versitygw ## A fleet over a real broker and store, with mishaps (MISHAPS=200, SEED=1)
+	MISHAPS=$(or $(MISHAPS),200) SEED=$(or $(SEED),1) $(CARGO) test $(BUILD) -p millrace-e2e --test fleet -- --ignored --nocapture soak
+
 # A server that speaks S3, for tests.
 .PHONY: versitygw
 versitygw: $(MILLRACE_VERSITYGW)

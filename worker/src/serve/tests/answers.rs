@@ -365,7 +365,7 @@ fn orders_are_all_that_a_worker_is_to_have() {
     assert_eq!(put(&mut client, of_others).status, 202);
     {
         let told = server.engine.orders.lock().unwrap();
-        let of_others: Vec<_> = told.owners.values().collect();
+        let of_others: Vec<&str> = told.owners.values().map(String::as_str).collect();
         assert_eq!((of_others, told.profiles_generation), (vec!["http://127.0.0.1:1"], Some(3)));
     }
     for (body, field) in [
