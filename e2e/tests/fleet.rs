@@ -7,14 +7,15 @@ mod common;
 use std::{
     env,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use common::{
-    fleet::{Bucket, Fleet, Mishap, digests},
+    Running,
+    fleet::{Bucket, Fleet, Mishap, digests, millrace},
     http::{Client, Reply},
     kafka::{InTopics, Shop},
 };
@@ -23,6 +24,7 @@ use millrace_e2e::{
     rng::Rng,
     trace::{TraceConfig, write_trace},
 };
+use serde_json::Value;
 
 /// Partitions of both sources, events partitions, models.
 fn tasks(topics: &InTopics, folder: &Path) -> usize {
@@ -144,18 +146,23 @@ impl Asked<'_> {
     }
 }
 
+/// A pipeline for a shop's topic of two partitions, in `folder`.
+fn shop_pipeline(folder: &Path, shop: &Shop<'_>, topic: &str) -> PathBuf {
+    shop.create(topic, 2);
+    let file = folder.join("pipeline.yaml");
+    std::fs::write(&file, SHOP.replace("BROKER", &shop.broker.address()).replace("TOPIC", topic)).unwrap();
+    std::fs::write(folder.join("keys.txt"), format!("k1: {}", "7".repeat(32))).unwrap();
+    file
+}
+
 /// Any worker answers for any user, also while profiles go from one worker to another.
 #[test]
 fn any_worker_answers_for_any_user() {
     const USERS: usize = 24;
     let folder = tempfile::tempdir().unwrap();
-    let broker = Broker::shared();
-    let shop = Shop::on(broker);
+    let shop = Shop::on(Broker::shared());
     let topic = "fleet-shop";
-    shop.create(topic, 2);
-    let original = folder.path().join("pipeline.yaml");
-    std::fs::write(&original, SHOP.replace("BROKER", &broker.address()).replace("TOPIC", topic)).unwrap();
-    std::fs::write(folder.path().join("keys.txt"), format!("k1: {}", "7".repeat(32))).unwrap();
+    let original = shop_pipeline(folder.path(), &shop, topic);
     let bucket = Bucket::start(&folder.path().join("store"));
     let mut fleet = Fleet::start(&bucket.pipeline(&original, "fleet-shop"), 3);
     let addresses = fleet.addresses().to_vec();
@@ -220,6 +227,43 @@ fn any_worker_answers_for_any_user() {
     });
     assert!((0..3).all(|worker| (0..6).all(|user| !asked.is_personal(worker, user))), "what was taken back stays so");
     let pipeline = fleet.pipeline().to_owned();
+    fleet.stop();
+    assert_eq!(digests(&pipeline).len(), 5);
+}
+
+/// The state goes on under it: models first, then profiles.
+#[test]
+fn a_fleet_takes_a_changed_pipeline_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = Shop::on(Broker::shared());
+    let original = shop_pipeline(folder.path(), &shop, "changed-shop");
+    let bucket = Bucket::start(&folder.path().join("store"));
+    let pipeline = bucket.pipeline(&original, "changed-shop");
+    let begun = |fleet: &mut Fleet| {
+        let addresses = fleet.addresses().to_vec();
+        let asked = Asked { addresses: &addresses, shop: &shop, topic: "changed-shop" };
+        asked.produce(1, r#""type": "consent", "personalize": true"#);
+        fleet.until("the user is known", |_| (0..2).all(|worker| asked.is_personal(worker, 1)));
+    };
+    let mut fleet = Fleet::start(&pipeline, 2);
+    begun(&mut fleet);
+    fleet.stop();
+    let yaml = std::fs::read_to_string(&pipeline).unwrap();
+    let changed = yaml
+        .replace("features: [clicks, item]", "features: [clicks, clickedLast, item]")
+        .replace("  outcomes:", "    clickedLast: {last: click, of: item}\n  outcomes:");
+    std::fs::write(&pipeline, changed).unwrap();
+    let worker = ["work", pipeline.to_str().unwrap(), "--shard", "a", "--listen", "127.0.0.1:0"];
+    Running::start(&mut millrace(&worker)).finish().refused(&["another version", "features.clickedLast"]);
+    let mut fleet = Fleet::start(&pipeline, 2);
+    begun(&mut fleet);
+    fleet.until("all know the change", |fleet| {
+        let said: Vec<Value> = (0..2).filter_map(|worker| fleet.tasks(worker)).collect();
+        let owned =
+            said.iter().flat_map(|said| said["tasks"].as_array().unwrap()).filter(|task| task["role"] == "owns");
+        let reads_logs = owned.filter(|task| !task["task"].as_str().unwrap().starts_with("ingest/"));
+        reads_logs.filter(|task| task["generation"] == 2).count() == 5
+    });
     fleet.stop();
     assert_eq!(digests(&pipeline).len(), 5);
 }

@@ -159,6 +159,7 @@ impl Worker {
             log: log.clone(),
             store,
             member: None,
+            elsewhere: None,
             claimant: Claimant { pipeline: "moves".into(), owner: name.into(), engine_version: ENGINE_VERSION },
         };
         let config =

@@ -105,6 +105,7 @@ pub fn run(args: &RunArgs, output: Output) -> Result<(), CliError> {
         fetcher: data.fetcher(),
         store: data.store(),
         member: None,
+        elsewhere: None,
         claimant: data.claimant().clone(),
     };
     let hosting =

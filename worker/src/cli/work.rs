@@ -77,7 +77,7 @@ pub fn work(args: &WorkArgs, output: Output) -> Result<(), CliError> {
     let peers = Peers::new(Credentials { token, authority: args.ca_file.clone() });
     let incarnation = args.incarnation.clone().unwrap_or_else(|| format!("{:016x}", drawn()));
     let common = Common::open(&pipeline, Change::Refuse)?;
-    let work = common.work(pipeline, Member::new(&args.shard, incarnation));
+    let work = common.work(pipeline, Member::new(&args.shard, incarnation))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let config = HostConfig {
         threads: args.threads.map_or(cores, usize::from),

@@ -82,14 +82,20 @@ impl Common {
     }
 
     /// For a host of this member.
-    pub fn work(self, pipeline: Arc<Pipeline>, member: Member) -> Work {
+    ///
+    /// # Errors
+    /// The brokers do not answer.
+    pub fn work(self, pipeline: Arc<Pipeline>, member: Member) -> Result<Work, JoinError> {
+        // Any events partition will do; not all workers take the same.
+        let partition = xxhash_rust::xxh3::xxh3_64(member.shard.as_bytes()) % u64::from(pipeline.plan.partitions);
+        let elsewhere = self.connected.elsewhere(partition as u32)?;
         let claimant = Claimant {
             pipeline: self.registration.identity.identity.clone(),
             // A container that starts again within its pod is another owner.
             owner: format!("{}/{}/{:016x}", member.shard, member.incarnation, drawn()),
             engine_version: ENGINE_VERSION,
         };
-        Work {
+        Ok(Work {
             pipeline,
             configuration: self.configuration,
             partitions: self.partitions,
@@ -97,8 +103,9 @@ impl Common {
             fetcher: Some(self.connected.fetcher.clone()),
             store: self.store,
             member: Some(member),
+            elsewhere: Some(elsewhere),
             claimant,
-        }
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod copies;
 mod deal;
 pub mod decisions;
 pub mod desk;
+pub mod elsewhere;
 pub mod error;
 pub mod figures;
 pub mod fleet;

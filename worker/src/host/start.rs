@@ -2,7 +2,7 @@
 //! they are told of later.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
         mpsc::{Sender, SyncSender, channel},
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use millrace_engine::control::Configure;
+use millrace_engine::{control::Configure, frame::Origin};
 use millrace_lifecycle::placement::Member;
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
     copies::{self, Shipping},
     deal::{Dealing, Dealt},
     desk::{Desk, Request},
+    elsewhere::{self, Elsewhere},
     figures::Figures,
     fleet::Fleet,
     hands::{self, Errand, Tools},
@@ -73,8 +74,9 @@ pub struct Work {
     /// Reads topics of others, if there are any.
     pub fetcher: Option<Arc<Fetcher>>,
     pub store: Arc<dyn Store>,
-    /// Of a fleet.
+    /// Of a fleet; likewise the next.
     pub member: Option<Member>,
+    pub elsewhere: Option<Elsewhere>,
     pub claimant: Claimant,
 }
 
@@ -127,7 +129,8 @@ impl Work {
 impl Host {
     /// # Errors
     /// A task cannot be claimed or restored, a log not be written, or a thread not be started.
-    pub fn start(work: Work, tasks: Tasks, config: &HostConfig) -> Result<Self, HostError> {
+    pub fn start(mut work: Work, tasks: Tasks, config: &HostConfig) -> Result<Self, HostError> {
+        let elsewhere = work.elsewhere.take();
         let shared = Shared::new(&work.partitions, config.max_rate);
         let maker = work.maker(&shared, config);
         let all = tasks_of(&work.pipeline, &work.partitions);
@@ -160,7 +163,8 @@ impl Host {
             }
         }
         announce(dealt.iter_mut().map(|dealt| &mut dealt.station), log)?;
-        Starting { work: Arc::new(work), tasks, config, shared, control, directory, owners, configure }.run(dealt)
+        Starting { work: Arc::new(work), tasks, config, shared, control, directory, owners, configure }
+            .run(dealt, elsewhere)
     }
 }
 
@@ -209,7 +213,7 @@ struct Helpers {
 }
 
 impl Starting<'_> {
-    fn run(self, dealt: Vec<Dealt>) -> Result<Host, HostError> {
+    fn run(self, dealt: Vec<Dealt>, elsewhere: Option<Elsewhere>) -> Result<Host, HostError> {
         let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
         let wake: Arc<dyn Fn() + Send + Sync> = {
             let threads = thread_list.clone();
@@ -224,6 +228,10 @@ impl Starting<'_> {
         let (hands, mut hand_threads) = hands::start(self.tools(wake.clone())).map_err(|_| cannot_start("hand"))?;
         let mailboxes: Vec<Arc<Mailbox<Request>>> = dealt.iter().map(|_| Arc::default()).collect();
         let shipping = self.models(&mailboxes, &mut hand_threads).map_err(|_| cannot_start("models-log"))?;
+        if let Some(elsewhere) = elsewhere {
+            let hearing = elsewhere::hear(elsewhere, self.origins(), self.shared.clone(), self.control.clone());
+            hand_threads.push(hearing.map_err(|_| cannot_start("elsewhere"))?);
+        }
         let helpers = Helpers { writer, hands, mailboxes, shipping };
         let figures: Vec<Arc<Figures>> = dealt.iter().map(|_| Arc::default()).collect();
         let (mut engines, mut boards) = (Vec::new(), Vec::new());
@@ -255,6 +263,13 @@ impl Starting<'_> {
             asked: Asked { mailboxes: helpers.mailboxes, owners: self.owners, figures },
             wake,
         })
+    }
+
+    /// Numbers of all origins, in their order.
+    fn origins(&self) -> BTreeMap<Origin, usize> {
+        let partitions = self.work.partitions.iter().enumerate();
+        let origins = partitions.flat_map(|(source, of)| of.iter().map(move |partition| partition.origin(source)));
+        origins.zip(0..).collect()
     }
 
     /// In a fleet: what carries what models have learned to the others, and here.

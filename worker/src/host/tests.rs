@@ -133,6 +133,7 @@ impl World {
             log: self.log.clone(),
             store: self.store.clone(),
             member: None,
+            elsewhere: None,
             claimant,
         }
     }

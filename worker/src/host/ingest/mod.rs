@@ -443,7 +443,7 @@ impl IngestTask {
 impl Drop for IngestTask {
     /// It is not read here any more: others do not wait for it.
     fn drop(&mut self) {
-        self.shared.watermarks.publish(self.number, self.ingest.watermark(), OriginState::Idle);
+        self.shared.watermarks.let_go(self.number);
     }
 }
 

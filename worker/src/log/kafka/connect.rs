@@ -4,18 +4,23 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_crds::spec::Kafka;
 
-use super::{KafkaLog, OpenError, topics::TopicPlan};
+use super::{KafkaLog, OpenError, ours, theirs, topics::TopicPlan};
 use crate::{
-    host::Tasks,
-    kafka::{Cluster, Fetcher, cluster::cause_of},
+    host::{Tasks, elsewhere::Elsewhere, logs},
+    kafka::{Cluster, FetchError, Fetcher, TopicPartition, cluster::cause_of, fetch::Message},
     log::{FIRST_OFFSET, LogPartition, ReadError},
     pipeline::Pipeline,
     source::partitions::FoundPartition,
 };
 
+/// Read at once.
+const ELSEWHERE_BYTES: usize = 1 << 20;
+
 /// What reaches a pipeline's brokers.
 #[derive(Clone)]
 pub struct Connected {
+    cluster: Cluster,
+    group: String,
     pub log: Arc<KafkaLog>,
     pub fetcher: Arc<Fetcher>,
 }
@@ -24,7 +29,8 @@ impl Connected {
     /// Connects to the brokers of `kafka`, and makes or checks the topics of the pipeline, those of a fleet among them.
     pub fn to(kafka: &Kafka, pipeline: &Pipeline, tasks: Tasks) -> Result<Self, OpenError> {
         let cluster = Cluster::new(kafka, &pipeline.folder)?;
-        let fetcher = Arc::new(Fetcher::start(&cluster, &group(pipeline))?);
+        let group = group(pipeline);
+        let fetcher = Arc::new(Fetcher::start(&cluster, &group)?);
         let plan = TopicPlan {
             prefix: prefix(kafka, pipeline),
             replication_factor: kafka.topics.replication_factor,
@@ -32,7 +38,31 @@ impl Connected {
             partitions: partitions(pipeline, tasks),
         };
         let log = Arc::new(KafkaLog::open(&cluster, plan, fetcher.clone())?);
-        Ok(Self { log, fetcher })
+        Ok(Self { cluster, group, log, fetcher })
+    }
+
+    /// One events partition, read by a client of its own.
+    pub fn elsewhere(&self, partition: u32) -> Result<Elsewhere, OpenError> {
+        let fetcher = Arc::new(Fetcher::start(&self.cluster, &self.group)?);
+        let partition = logs::events(partition);
+        let place = TopicPartition::new(self.log.topic(&partition.log), partition.partition);
+        let (of_end, at, here) = (fetcher.clone(), place.clone(), partition.clone());
+        let end = move || {
+            let unavailable = |cause| ReadError::Unavailable { partition: here.clone(), cause };
+            of_end.ends.now(&at).map(ours).map_err(unavailable)
+        };
+        let read = move |from: u64| {
+            let (mut records, partition) = (Vec::new(), partition.clone());
+            let each = |message: Message<'_>| records.push((ours(message.offset), message.value.to_vec()));
+            match fetcher.read(&place, theirs(from), ELSEWHERE_BYTES, each) {
+                Ok(()) => Ok(records),
+                Err(FetchError::Trimmed { oldest, .. }) => {
+                    Err(ReadError::Trimmed { partition, from, oldest: ours(oldest) })
+                }
+                Err(error) => Err(ReadError::Unavailable { partition, cause: error.to_string() }),
+            }
+        };
+        Ok(Elsewhere { end: Box::new(end), read: Box::new(read) })
     }
 
     /// Partitions of topics of others, in the topics' order.
@@ -51,7 +81,7 @@ impl Connected {
                 ));
             }
             for partition in 0..found as u32 {
-                let bounds = self.fetcher.bounds(&crate::kafka::TopicPartition::new(topic, partition));
+                let bounds = self.fetcher.bounds(&TopicPartition::new(topic, partition));
                 let (_, end) = bounds.map_err(|error| failed(cause_of(&error)))?;
                 all.push(FoundPartition { topic: topic.clone(), partition, end: end.max(0) as u64 });
             }
@@ -78,7 +108,6 @@ pub fn prefix(kafka: &Kafka, pipeline: &Pipeline) -> String {
 
 /// Partitions of each of the pipeline's logs.
 fn partitions(pipeline: &Pipeline, tasks: Tasks) -> BTreeMap<String, u32> {
-    use crate::host::logs;
     let spec = pipeline.spec();
     let name = |partition: LogPartition| partition.log;
     let mut all = BTreeMap::from([(name(logs::events(0)), spec.partitions), (name(logs::dead_letters()), 1)]);
