@@ -89,6 +89,11 @@ bench-flink: build kafka-jars $(PEER_JOB)/.complete ## Beside Apache Flink: one 
 	for part in bench recover; do \
 	  BIN=$(BIN) CACHE=$(CACHE) EVENTS=$(or $(EVENTS),3000000) ROUNDS=$(or $(ROUNDS),5) sh e2e/peers/flink/$$part.sh || exit 1; done
 
+.PHONY: bench-fresh
+bench-fresh: build kafka-jars ## How soon an event counts, and what a steady stream costs (RATE=5000, SECONDS=45)
+	$(CARGO) build $(BUILD) -p millrace-e2e --example bench_fresh
+	RATE=$(or $(RATE),5000) SECONDS=$(or $(SECONDS),45) $(dir $(BIN))examples/bench_fresh
+
 sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1; PLANTED=1: known bugs must be caught)
 	$(CARGO) build $(BUILD) -p millrace-sim $(if $(PLANTED),--features planted)
 	$(dir $(BIN))millrace-sim $(if $(PLANTED),--planted --seeds $(or $(SEEDS),1000),$(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000)))

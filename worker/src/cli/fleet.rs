@@ -76,6 +76,10 @@ pub fn fleet(args: &FleetArgs, output: Output) -> Result<(), CliError> {
     let beside = args.pipeline.parent().unwrap_or(Path::new("."));
     let admin = pipeline.spec().serving.tokens.admin.as_ref();
     let token = admin.and_then(|token| token.file.as_ref()).map(|file| beside.join(file));
+    if pipeline.spec().serving.tls.is_some() {
+        let text = "spec.serving.tls: the workers of a local fleet talk to each other without TLS; leave it out here";
+        return Err(CliError::Other(text.into()));
+    }
     let common = Common::open(&pipeline, registration::Change::Register)?;
     let tasks: BTreeSet<TaskId> = tasks_of(&pipeline, &common.partitions).into_iter().collect();
     let settings = Settings {

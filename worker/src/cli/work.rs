@@ -87,14 +87,11 @@ pub fn work(args: &WorkArgs, output: Output) -> Result<(), CliError> {
         read_order: None,
     };
     if let Some(told) = &told {
-        peers.learn(&told.owners)?;
+        peers.learn(&told.owners, &told.workers)?;
     }
-    let obey = |host: &Host| {
-        let Some(told) = told else { return Ok(()) };
-        let obeyed = host.fleet().obey(&told.orders);
-        obeyed.map_err(|_| CliError::Other("the worker takes no orders".into()))?;
-        told.profiles_generation.into_iter().for_each(|generation| host.fleet().configure_profiles(generation));
-        Ok(())
+    let obey = |host: &Host| match &told {
+        Some(told) => host.fleet().hear(told).map_err(|why| CliError::Other(format!("--orders: {why}"))),
+        None => Ok(()),
     };
     let stop = signalled()?;
     if args.leave_with_input {

@@ -50,8 +50,8 @@ pub enum ControlError {
     Client(#[from] ClientError),
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
-    #[error("the placement record cannot be written: {0}")]
-    Encode(String),
+    #[error("a placement that must not be stored was planned: {0}; this is a bug, and nothing was changed")]
+    Wrong(String),
 }
 
 impl ControlError {
@@ -74,6 +74,7 @@ pub struct Control {
     version: Option<Version>,
     /// As they were heard last.
     heard: BTreeMap<Member, MemberFacts>,
+    silent: BTreeSet<Member>,
     /// The generation that each model has read of, as far as it was heard.
     models: BTreeMap<TaskId, u32>,
     targets: BTreeMap<String, Target>,
@@ -109,6 +110,7 @@ impl Control {
             placement: Placement::new(pipeline),
             version: None,
             heard: BTreeMap::new(),
+            silent: BTreeSet::new(),
             models: BTreeMap::new(),
             targets: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -131,9 +133,12 @@ impl Control {
     }
 
     fn read(&mut self) -> Result<(), ControlError> {
-        if let Some(object) = self.store.get(keys::PLACEMENT)? {
-            self.placement = Placement::decode(&object.bytes, &self.placement.pipeline)?;
-            self.version = Some(object.version);
+        match self.store.get(keys::PLACEMENT)? {
+            Some(object) => {
+                self.placement = Placement::decode(&object.bytes, &self.placement.pipeline)?;
+                self.version = Some(object.version);
+            }
+            None => (self.placement, self.version) = (Placement::new(self.placement.pipeline.clone()), None),
         }
         Ok(())
     }
@@ -156,13 +161,22 @@ impl Control {
 
     /// False: it is not known to be stored.
     fn store(&mut self, placement: &Placement) -> Result<bool, ControlError> {
-        let bytes = placement.encode().map_err(ControlError::Encode)?;
+        let placement = Placement { revision: self.placement.revision + 1, ..placement.clone() };
+        self.placement.check_successor(&placement).map_err(ControlError::Wrong)?;
+        let bytes = placement.encode().map_err(ControlError::Wrong)?;
         match self.store.swap(keys::PLACEMENT, self.version.as_ref(), &bytes) {
             Outcome::Done(version) => {
-                (self.placement, self.version) = (placement.clone(), Some(version));
+                (self.placement, self.version) = (placement, Some(version));
                 Ok(true)
             }
-            Outcome::Conflict | Outcome::Unknown(_) => Ok(false),
+            Outcome::Conflict => {
+                tracing::warn!("somebody else places this pipeline's tasks as well; their record is taken over");
+                Ok(false)
+            }
+            Outcome::Unknown(error) => {
+                tracing::warn!(%error, "it is not known whether the placement was stored; it is read again");
+                Ok(false)
+            }
             Outcome::Failed(error) => Err(error.into()),
         }
     }
@@ -183,8 +197,10 @@ impl Control {
         let answers = self.runtime.block_on(join_all(asked));
         self.heard.retain(|member, _| workers.iter().any(|worker| worker.member == *member));
         self.told.retain(|member, _| workers.iter().any(|worker| worker.member == *member));
-        for (worker, said) in workers.iter().zip(answers) {
-            let said: Option<Tasks> = said.and_then(|body| serde_json::from_slice(&body).ok());
+        self.silent.retain(|member| workers.iter().any(|worker| worker.member == *member));
+        for (worker, answer) in workers.iter().zip(answers) {
+            self.tell_of_silence(worker, answer.as_ref().err());
+            let said: Option<Tasks> = answer.ok().and_then(|body| serde_json::from_slice(&body).ok());
             // At its address is somebody else by now: of an earlier life, or the next.
             if let Some(said) = said.filter(|said| said.member.as_ref() == Some(&worker.member)) {
                 self.heard_of(worker, &said, now_ms);
@@ -193,6 +209,22 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Once, when a worker is heard no more; and when it is again.
+    fn tell_of_silence(&mut self, worker: &WorkerAt, why: Option<&String>) {
+        let (name, was_silent) = (&worker.member.shard, self.silent.contains(&worker.member));
+        match why {
+            Some(why) if !was_silent && self.heard.contains_key(&worker.member) => {
+                tracing::warn!(worker = name, why, "a worker is not heard any more");
+                self.silent.insert(worker.member.clone());
+            }
+            None if was_silent => {
+                tracing::info!(worker = name, "a worker is heard again");
+                self.silent.remove(&worker.member);
+            }
+            _ => {}
+        }
     }
 
     fn heard_of(&mut self, worker: &WorkerAt, said: &Tasks, now_ms: u64) {
@@ -232,10 +264,14 @@ impl Control {
             Some((task.to_string(), address_of(assignment.owner())?.address.clone()))
         };
         let owners: BTreeMap<String, String> = self.placement.tasks.iter().filter_map(owner).collect();
+        let addresses: Vec<String> = workers.iter().map(|worker| worker.address.clone()).collect();
         let mut sent = Vec::new();
         for worker in workers.iter().filter(|worker| self.heard.contains_key(&worker.member)) {
             let orders = Orders {
                 format_version: FORMAT_VERSION,
+                member: Some(worker.member.clone()),
+                revision: Some(self.placement.revision),
+                workers: addresses.clone(),
                 orders: self
                     .placement
                     .orders(&worker.member)
@@ -256,7 +292,7 @@ impl Control {
         });
         let answers = self.runtime.block_on(join_all(told));
         for ((worker, orders), answer) in sent.into_iter().zip(answers) {
-            if answer.is_some() {
+            if answer.is_ok() {
                 self.told.insert(worker.member.clone(), (orders, Instant::now()));
             }
         }
@@ -270,14 +306,12 @@ fn now_ms() -> u64 {
     unix_ms().max(0) as u64
 }
 
-/// The body of a good answer.
-async fn ask(target: &Target, method: Method, path: &str, json: Option<Vec<u8>>) -> Option<Bytes> {
-    let what = match timeout(ANSWERED_WITHIN, target.ask(method, path, json)).await {
-        Ok(Ok((StatusCode::OK | StatusCode::ACCEPTED, body))) => return Some(body),
-        Ok(Ok((status, body))) => format!("it answered {status}: {}", String::from_utf8_lossy(&body)),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "no answer".to_owned(),
-    };
-    tracing::debug!(path, what, "a worker is not heard");
-    None
+/// The body of a good answer, or what came instead.
+async fn ask(target: &Target, method: Method, path: &str, json: Option<Vec<u8>>) -> Result<Bytes, String> {
+    match timeout(ANSWERED_WITHIN, target.ask(method, path, json)).await {
+        Ok(Ok((StatusCode::OK | StatusCode::ACCEPTED, body))) => Ok(body),
+        Ok(Ok((status, body))) => Err(format!("it answered {status}: {}", String::from_utf8_lossy(&body))),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer within a second".to_owned()),
+    }
 }

@@ -138,12 +138,9 @@ impl LocalWorker {
 }
 
 impl Drop for LocalWorker {
-    /// It saves everything and ends by itself, since its input is closed; it is not left behind as a zombie of ours.
+    /// It saves everything and ends by itself, since its input is closed.
     fn drop(&mut self) {
         self.leave();
-        if let Some(life) = &mut self.life {
-            let _ = life.child.wait();
-        }
     }
 }
 

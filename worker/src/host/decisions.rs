@@ -26,7 +26,7 @@ use crate::{
     serve::{
         ServeError,
         api::{DecideAnswer, DecideRequest, RankedItem, Scalar, UsedModel},
-        forwarded::Whose,
+        forwarded::{Draws, Whose},
     },
     values,
 };
@@ -68,25 +68,24 @@ pub struct Made {
     pub models: Vec<(usize, u64)>,
 }
 
-/// Numbers that nobody can foresee.
+/// Who asks for a decision, and when. Asked again with the same, it is the same decision.
 #[derive(Clone, Copy, Debug)]
-pub struct Draws {
-    pub id: u64,
-    pub seed: u64,
+pub struct Asking {
+    pub whose: Whose,
+    /// The events partition whose owner answers.
+    pub partition: u32,
+    pub draws: Draws,
+    pub time: Time,
 }
 
 impl Question {
-    /// `partition`: the events partition whose owner answers.
-    ///
     /// # Errors
     /// What the request names is not there.
     pub fn of(
         plan: &Plan,
         keys: &Pseudonymizer,
-        (whose, partition): (Whose, u32),
+        Asking { whose, partition, draws, time }: Asking,
         request: DecideRequest,
-        draws: Draws,
-        time: Time,
     ) -> Result<Self, ServeError> {
         let asked = Instant::now();
         let placement = plan.placements.iter().position(|p| p.name == request.placement);

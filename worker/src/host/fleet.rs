@@ -23,6 +23,7 @@ use super::{
     mailbox::Mailbox,
     start::Tasks,
 };
+use crate::serve::orders::Told;
 
 /// Shared by all who look at a host or tell it something.
 pub struct Fleet {
@@ -38,18 +39,46 @@ pub struct Fleet {
     pub mailboxes: Vec<Arc<Mailbox<Request>>>,
     /// Tasks that the host was told of and does not know.
     pub unknown: Mutex<BTreeMap<TaskId, Order>>,
+    /// Of the placement record, as it was told last.
+    pub revision: Mutex<u64>,
 }
 
-/// It works on all tasks of its pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TakesNoOrders;
+/// Why orders are not obeyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Disobeyed {
+    /// It works on all tasks of its pipeline.
+    #[error("this worker has all tasks of its pipeline, and takes no orders")]
+    TakesNone,
+    #[error("the orders are for another worker, or for this one in an earlier life")]
+    OfAnother,
+    #[error("the orders are older than those of before")]
+    Older,
+}
 
 impl Fleet {
+    /// Does what it is told, if it is told to this worker, and after what it was told before.
+    pub fn hear(&self, told: &Told) -> Result<(), Disobeyed> {
+        if told.member.is_some() && told.member != self.member {
+            return Err(Disobeyed::OfAnother);
+        }
+        // Held until they are handed on, so that they are handed on in this order.
+        let mut newest = self.revision.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.revision.is_some_and(|revision| revision < *newest) {
+            return Err(Disobeyed::Older);
+        }
+        self.obey(&told.orders)?;
+        *newest = told.revision.unwrap_or(*newest);
+        if let Some(generation) = told.profiles_generation {
+            self.configure_profiles(generation);
+        }
+        Ok(())
+    }
+
     /// All that this host is to have from now on: whatever is not among it is dropped. Told again, it goes on with what it is
     /// doing.
-    pub fn obey(&self, orders: &BTreeMap<TaskId, Order>) -> Result<(), TakesNoOrders> {
+    pub fn obey(&self, orders: &BTreeMap<TaskId, Order>) -> Result<(), Disobeyed> {
         if self.tasks == Tasks::All {
-            return Err(TakesNoOrders);
+            return Err(Disobeyed::TakesNone);
         }
         let mut of_threads = vec![BTreeMap::new(); self.mailboxes.len()];
         let mut unknown = BTreeMap::new();
@@ -68,7 +97,7 @@ impl Fleet {
     }
 
     /// Every model of the fleet has read of this generation of the pipeline: profile tasks may be told.
-    pub fn configure_profiles(&self, generation: u32) {
+    fn configure_profiles(&self, generation: u32) {
         if generation >= self.configure.generation {
             self.mailboxes.iter().for_each(|mailbox| mailbox.tell(Request::Configure(self.configure.clone())));
         }

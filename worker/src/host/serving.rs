@@ -15,15 +15,15 @@ use futures::future::BoxFuture;
 use millrace_engine::{event::Pseudonym, event::Time, ingest::partition_of, plan::Plan, privacy::Pseudonymizer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Host,
     clock::now,
-    decisions,
+    decisions::{self, Asking},
     desk::{Reply, Request},
     figures::Figures,
-    fleet::{Fleet, TakesNoOrders},
+    fleet::Fleet,
     mailbox::{Mailbox, Refused},
     owners::Owners,
     peers::Peers,
@@ -35,7 +35,7 @@ use crate::{
     serve::{
         Backend, ServeError,
         api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity, Rejected},
-        forwarded::{Forwarded, User, Whose},
+        forwarded::{Draws, Forwarded, Question, User, Whose},
         orders::Told,
     },
     source::http::{NotAppended, Posted},
@@ -74,7 +74,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// So long a user's profile may be on its way from one worker to another while a request waits for it.
 const MOVED_WITHIN: Duration = Duration::from_secs(4);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// So long an answer to events waits until all workers know of withdrawals among them.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 impl Serving {
     pub fn new(pipeline: &Pipeline, host: &Host, peers: Peers, posted: Posted) -> Self {
@@ -155,9 +157,12 @@ impl Serving {
             NotAppended::Stopped => ServeError::Stopping,
         })?;
         // Before the answer, so that the very next decision knows.
-        for (user, stated) in withdrawn {
-            self.withdrawn(user, stated);
-            self.peers.tell_all(&Forwarded::withdrawn(user, stated)).await;
+        withdrawn.iter().for_each(|(user, stated)| self.withdrawn(*user, *stated));
+        if self.is_of_a_fleet() && !withdrawn.is_empty() {
+            let users = withdrawn.into_iter().map(|(user, stated)| (User(user), stated.0)).collect();
+            let told = self.peers.clone().tell_all(self.question(Forwarded::Withdrawn { users }));
+            // Goes on if it takes longer, or whoever posted does not wait.
+            let _ = timeout(TOLD_WITHIN, tokio::spawn(told)).await;
         }
         Ok(Accepted { accepted, rejected })
     }
@@ -171,23 +176,31 @@ impl Serving {
         told.for_each(|(_, mailbox)| mailbox.tell(Request::Withdrawn { user, stated }));
     }
 
-    /// Asks whoever owns the partition: this worker, or another one; while it is on its way, whoever comes to own it.
+    fn is_of_a_fleet(&self) -> bool {
+        self.fleet.tasks == Tasks::AsTold
+    }
+
+    fn question(&self, ask: Forwarded) -> Question {
+        Question::new(&self.fleet.claimant.pipeline, ask)
+    }
+
+    /// Asks whoever owns the partition: this worker, or another one; while it is on its way, whoever comes to own it. What is
+    /// asked must bear being asked twice.
     async fn ask_owner<'a, T: DeserializeOwned>(
         &'a self,
         partition: usize,
-        forwarded: &Forwarded,
+        forwarded: impl Fn() -> Forwarded,
         here: impl Fn() -> BoxFuture<'a, Result<T, ServeError>>,
     ) -> Result<T, ServeError> {
         let began = Instant::now();
         loop {
             let answer = match self.asked.owners.of(partition) {
                 Some(_) => here().await,
-                None => self.peers.ask(partition as u32, forwarded).await,
+                None => self.peers.ask(partition as u32, &self.question(forwarded())).await,
             };
             match answer {
-                // All that is asked bears being asked twice.
                 Err(ServeError::NotHere { .. } | ServeError::NotKnown { .. })
-                    if self.fleet.tasks == Tasks::AsTold && began.elapsed() < MOVED_WITHIN =>
+                    if self.is_of_a_fleet() && began.elapsed() < MOVED_WITHIN =>
                 {
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
@@ -196,19 +209,38 @@ impl Serving {
         }
     }
 
-    async fn decide_for(&self, request: DecideRequest) -> Result<DecideAnswer, ServeError> {
+    async fn decide_for(&self, mut request: DecideRequest) -> Result<DecideAnswer, ServeError> {
         let user = request.user.as_ref().map(|user| User(self.keys.user_of(user.reveal())));
         let session = request.session.as_ref().map_or(0, |session| self.keys.session_of(session.reveal()));
-        let whose = Whose { user, session };
         let partition = match user {
             Some(user) => self.partition_of(user.0),
             None => self.any_partition(),
         };
-        if self.fleet.tasks == Tasks::All {
-            return self.decide_here(whose, partition, request).await;
+        let asked = Asking {
+            whose: Whose { user, session },
+            partition: partition as u32,
+            draws: Draws { id: self.draw(), seed: self.draw() },
+            time: now(),
+        };
+        if !self.is_of_a_fleet() {
+            return self.decide_here(asked, request).await;
         }
-        let forwarded = Forwarded::Decide { whose, request: Box::new(request.clone()) };
-        self.ask_owner(partition, &forwarded, || Box::pin(self.decide_here(whose, partition, request.clone()))).await
+        self.strip(&mut request);
+        let Asking { whose, partition: number, draws, time } = asked;
+        let forwarded = || {
+            let request = Box::new(request.clone());
+            Forwarded::Decide { whose, partition: number, draws, time_us: time.0, request }
+        };
+        self.ask_owner(partition, forwarded, || Box::pin(self.decide_here(asked, request.clone()))).await
+    }
+
+    /// Attributes that are not allowed go no further.
+    fn strip(&self, request: &mut DecideRequest) {
+        let is_allowed = |name: &String| self.plan.names.attribute(name).is_some();
+        request.attributes.retain(|name, _| is_allowed(name));
+        for candidate in request.candidates.iter_mut().flatten() {
+            candidate.attributes.retain(|name, _| is_allowed(name));
+        }
     }
 
     /// For somebody who is not logged in: any partition will do, one that is here if there is one.
@@ -219,16 +251,9 @@ impl Serving {
         all.clone().find(is_here).or_else(|| all.next()).unwrap_or(0)
     }
 
-    async fn decide_here(
-        &self,
-        whose: Whose,
-        partition: usize,
-        request: DecideRequest,
-    ) -> Result<DecideAnswer, ServeError> {
-        let explain = request.explain;
-        let draws = decisions::Draws { id: self.draw(), seed: self.draw() };
-        let question =
-            decisions::Question::of(&self.plan, &self.keys, (whose, partition as u32), request, draws, now())?;
+    async fn decide_here(&self, asked: Asking, request: DecideRequest) -> Result<DecideAnswer, ServeError> {
+        let (explain, partition) = (request.explain, asked.partition as usize);
+        let question = decisions::Question::of(&self.plan, &self.keys, asked, request)?;
         let made = self.answer(partition, |reply| Request::Decide(Box::new(decisions::Ask { question, reply })));
         decisions::answer(&self.plan, made.await?, explain)
     }
@@ -247,18 +272,20 @@ impl Serving {
             "features": features}))
     }
 
-    async fn answer_forwarded(&self, ask: Forwarded) -> Result<Value, ServeError> {
+    async fn answer_forwarded(&self, Question { pipeline, ask, .. }: Question) -> Result<Value, ServeError> {
+        if pipeline != self.fleet.claimant.pipeline {
+            return Err(ServeError::NotHere { retry_after: RETRY_AFTER });
+        }
         let failed = |error: serde_json::Error| ServeError::Failed(error.to_string());
         match ask {
-            Forwarded::Decide { whose, request } => {
-                let partition = whose.user.map_or_else(|| self.any_partition(), |user| self.partition_of(user.0));
-                let answer = self.decide_here(whose, partition, *request).await?;
-                serde_json::to_value(answer).map_err(failed)
+            Forwarded::Decide { whose, partition, draws, time_us, request } => {
+                let asked = Asking { whose, partition, draws, time: Time(time_us) };
+                serde_json::to_value(self.decide_here(asked, *request).await?).map_err(failed)
             }
             Forwarded::Erase { user, time_us } => self.erase_here(user.0, Time(time_us)).await.map(|()| Value::Null),
             Forwarded::Profile { user } => self.profile_here(user.0).await,
-            Forwarded::Withdrawn { user, stated_us } => {
-                self.withdrawn(user.0, Time(stated_us));
+            Forwarded::Withdrawn { users } => {
+                users.iter().for_each(|(user, stated_us)| self.withdrawn(user.0, Time(*stated_us)));
                 Ok(Value::Null)
             }
         }
@@ -285,34 +312,31 @@ impl Backend for Serving {
     fn erase(&self, user: Identity) -> BoxFuture<'_, Result<(), ServeError>> {
         let (user, time) = (self.keys.user_of(user.reveal()), now());
         Box::pin(async move {
-            let forwarded = Forwarded::Erase { user: User(user), time_us: time.0 };
+            let forwarded = || Forwarded::Erase { user: User(user), time_us: time.0 };
             let here = || -> BoxFuture<'_, Result<(), ServeError>> { Box::pin(self.erase_here(user, time)) };
-            self.ask_owner(self.partition_of(user), &forwarded, here).await.map_err(maybe_done)
+            self.ask_owner(self.partition_of(user), forwarded, here).await.map_err(maybe_done)
         })
     }
 
     fn profile(&self, user: Identity) -> BoxFuture<'_, Result<Value, ServeError>> {
         let user = self.keys.user_of(user.reveal());
         Box::pin(async move {
-            let forwarded = Forwarded::Profile { user: User(user) };
+            let forwarded = || Forwarded::Profile { user: User(user) };
             let here = || -> BoxFuture<'_, Result<Value, ServeError>> { Box::pin(self.profile_here(user)) };
-            self.ask_owner(self.partition_of(user), &forwarded, here).await
+            self.ask_owner(self.partition_of(user), forwarded, here).await
         })
     }
 
-    fn forwarded(&self, ask: Forwarded) -> BoxFuture<'_, Result<Value, ServeError>> {
-        Box::pin(self.answer_forwarded(ask))
+    fn forwarded(&self, question: Question) -> BoxFuture<'_, Result<Value, ServeError>> {
+        Box::pin(self.answer_forwarded(question))
     }
 
     fn tasks(&self) -> Value {
         serde_json::to_value(self.fleet.said()).unwrap_or_default()
     }
     fn obey(&self, told: Told) -> Result<(), ServeError> {
-        self.fleet.obey(&told.orders).map_err(|TakesNoOrders| ServeError::TakesNoOrders)?;
-        if let Some(generation) = told.profiles_generation {
-            self.fleet.configure_profiles(generation);
-        }
-        self.peers.learn(&told.owners).map_err(|error| ServeError::Failed(error.to_string()))
+        self.fleet.hear(&told)?;
+        self.peers.learn(&told.owners, &told.workers).map_err(|error| ServeError::Failed(error.to_string()))
     }
     fn status(&self) -> Value {
         self.shown(|shown| shown.status.clone())

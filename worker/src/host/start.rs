@@ -259,6 +259,7 @@ impl Starting<'_> {
                 boards,
                 mailboxes: helpers.mailboxes.clone(),
                 unknown: Mutex::default(),
+                revision: Mutex::default(),
             }),
             asked: Asked { mailboxes: helpers.mailboxes, owners: self.owners, figures },
             wake,

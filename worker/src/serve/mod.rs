@@ -47,14 +47,14 @@ use tokio::sync::watch;
 use self::{
     access::Access,
     api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity},
-    forwarded::Forwarded,
+    forwarded::Question,
     limits::Limits,
     orders::Told,
     problem::{BUSY, FAILED, INVALID, MOVING, NO_ANSWER, NO_ORDERS, Problem, STOPPING, UNKNOWN_USER},
     tls::Certificate,
 };
 pub use self::{connection::Listener, limits::Timeouts};
-use crate::metrics::Shared;
+use crate::{host::fleet::Disobeyed, metrics::Shared};
 
 /// What answers. Dropping a future gives its answer up; what it asked for may still happen.
 pub trait Backend: Send + Sync + 'static {
@@ -70,7 +70,7 @@ pub trait Backend: Send + Sync + 'static {
     /// All that this worker is to have from now on.
     fn obey(&self, told: Told) -> Result<(), ServeError>;
     /// What another worker asks of the owner of a user's partition. Never forwarded again.
-    fn forwarded(&self, ask: Forwarded) -> BoxFuture<'_, Result<Value, ServeError>>;
+    fn forwarded(&self, question: Question) -> BoxFuture<'_, Result<Value, ServeError>>;
     /// These three are asked by pages every second and must not wait for anything.
     fn status(&self) -> Value;
     fn experiments(&self) -> Value;
@@ -95,9 +95,9 @@ pub enum ServeError {
     /// It may have been done: whoever did it has the task no more.
     #[error("it is not known whether it was done")]
     NotKnown { retry_after: Duration },
-    /// Nothing was done, because this worker has all tasks of its pipeline.
-    #[error("it takes no orders")]
-    TakesNoOrders,
+    /// Nothing was done: these orders are not for this worker, or not any more.
+    #[error(transparent)]
+    Disobeyed(#[from] Disobeyed),
     /// Nothing was done, because the process stops.
     #[error("stopping")]
     Stopping,
@@ -124,9 +124,7 @@ impl From<ServeError> for Problem {
                     "the user's profile went to another worker meanwhile; whether the request was done is not known";
                 Problem::new(NO_ANSWER, detail).retry_after(retry_after)
             }
-            ServeError::TakesNoOrders => {
-                Problem::new(NO_ORDERS, "this worker has all tasks of its pipeline, and takes no orders")
-            }
+            ServeError::Disobeyed(why) => Problem::new(NO_ORDERS, why.to_string()),
             ServeError::Stopping => {
                 Problem::new(STOPPING, "the server is stopping; come again").retry_after(Duration::from_secs(5))
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use millrace_lifecycle::{
     keys::TaskId,
     placement::{
-        Order,
+        Member, Order,
         wire::{FORMAT_VERSION, Orders},
     },
 };
@@ -20,8 +20,12 @@ use super::{
 pub struct Told {
     /// All tasks that the worker is to have.
     pub orders: BTreeMap<TaskId, Order>,
-    /// Where the owners of others answer.
+    /// Whom they are for, if that is said.
+    pub member: Option<Member>,
+    pub revision: Option<u64>,
+    /// Where the owners of others answer, and all workers.
     pub owners: BTreeMap<TaskId, String>,
+    pub workers: Vec<String>,
     pub profiles_generation: Option<u32>,
 }
 
@@ -36,7 +40,8 @@ pub fn read(body: &[u8]) -> Result<Told, Problem> {
         task.parse::<TaskId>()
             .map_err(|_| invalid(field, "expected ingest/SOURCE-PARTITION, profile/PARTITION or model/NAME"))
     };
-    let mut told = Told { profiles_generation: body.profiles_generation, ..Told::default() };
+    let Orders { member, revision, profiles_generation, .. } = body;
+    let mut told = Told { member, revision, profiles_generation, ..Told::default() };
     for (n, of_task) in body.orders.iter().enumerate() {
         let task = task_of(format!("orders[{n}].task"), &of_task.task)?;
         if of_task.epoch == 0 {
@@ -53,5 +58,9 @@ pub fn read(body: &[u8]) -> Result<Told, Problem> {
         }
         told.owners.insert(task_of(field, task)?, address.clone());
     }
+    if let Some(n) = body.workers.iter().position(|address| !client::is_address(address)) {
+        return Err(invalid(format!("workers[{n}]"), "expected http://HOST:PORT"));
+    }
+    told.workers = body.workers;
     Ok(told)
 }

@@ -25,7 +25,7 @@ use super::{
     access::{Access, Api, Caller},
     api::{DecideAnswer, DecideRequest, EventsRequest, Identity},
     body,
-    forwarded::Forwarded,
+    forwarded::{Forwarded, Question},
     json::{self, Decisions},
     limits::Limits,
     orders, page,
@@ -180,8 +180,8 @@ async fn dispatch(app: &App, endpoint: Endpoint, request: Request<Body>) -> Resu
         None => Caller { is_admin: false },
     };
     let _room = match endpoint.api() {
-        // As many as decisions: they are what others were asked.
-        Some(Api::Admin) if endpoint == Endpoint::Forwarded => Some(app.limits.deciding(1)?),
+        // Its own, below.
+        Some(Api::Admin) if endpoint == Endpoint::Forwarded => None,
         Some(Api::Admin) => Some(app.limits.admin()?),
         _ => None,
     };
@@ -209,7 +209,13 @@ async fn dispatch(app: &App, endpoint: Endpoint, request: Request<Body>) -> Resu
         }
         Endpoint::Forwarded => {
             let (body, _memory) = body::read(&parts, body, &app.limits).await?;
-            let answer = in_time(durable, app.backend.forwarded(Forwarded::read(&body)?)).await?;
+            let question = Question::read(&body)?;
+            // As many as decisions; but a withdrawal is always heard.
+            let _room = match question.ask {
+                Forwarded::Withdrawn { .. } => None,
+                _ => Some(app.limits.deciding(1)?),
+            };
+            let answer = in_time(durable, app.backend.forwarded(question)).await?;
             json_answer(StatusCode::OK, &answer)
         }
         Endpoint::Experiments => json_answer(StatusCode::OK, &app.backend.experiments()),

@@ -39,6 +39,9 @@ pub struct Placement {
     pub format_version: u32,
     /// The pipeline's identity: a record of another one is refused.
     pub pipeline: String,
+    /// Rises whenever the record is replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
     #[serde(with = "by_task")]
     pub tasks: BTreeMap<TaskId, Assignment>,
     /// Tasks that are no more: their epochs go on from here, should they come back.
@@ -237,7 +240,7 @@ impl Placement {
     /// Of a pipeline that never ran.
     pub fn new(pipeline: impl Into<String>) -> Self {
         let (tasks, retired) = (BTreeMap::new(), BTreeMap::new());
-        Self { format_version: FORMAT_VERSION, pipeline: pipeline.into(), tasks, retired }
+        Self { format_version: FORMAT_VERSION, pipeline: pipeline.into(), revision: 0, tasks, retired }
     }
 
     pub fn encode(&self) -> Result<Vec<u8>, String> {
@@ -312,6 +315,10 @@ impl Assignment {
             }
         }
     }
+}
+
+fn is_zero(revision: &u64) -> bool {
+    *revision == 0
 }
 
 /// Maps by task as lists in order: JSON has no such keys.

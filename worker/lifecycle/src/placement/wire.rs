@@ -9,15 +9,26 @@ use crate::keys::{NoTaskId, TaskId};
 
 pub const FORMAT_VERSION: u32 = 1;
 
-/// `PUT /v1/orders`: all that a worker is to have from now on, and what it has to know of the others.
+/// `PUT /v1/orders`: all that a worker is to have from now on, and what it has to know of the others. What a newer program
+/// adds is not looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Orders {
     pub format_version: u32,
+    /// Whom they are for: at its address there may be somebody else by now, who refuses them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<Member>,
+    /// Of the placement record: what is older than what was told before came late, or from somebody who has not seen the newer
+    /// record, and is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     pub orders: Vec<OrderOfTask>,
     /// Where each task's owner answers (`http://HOST:PORT`), as far as it is known: requests for users of others go there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub owners: BTreeMap<String, String>,
+    /// Where all workers answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<String>,
     /// Up to which generation of the pipeline profile tasks may be told: every model has read of it. Absent: they are told
     /// of no change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,7 +36,7 @@ pub struct Orders {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct OrderOfTask {
     /// `KIND/NAME`.
     pub task: String,
@@ -194,14 +205,17 @@ mod tests {
         let task = TaskId::new(TaskKind::Profile, "3");
         let orders = Orders {
             format_version: 1,
+            member: Some(Member::new("a", "7f")),
+            revision: Some(5),
             orders: vec![
                 OrderOfTask::new(&task, Order::Own { epoch: 7, rolled_back: true }),
                 OrderOfTask::new(&TaskId::new(TaskKind::Model, "ctr"), Order::Follow { epoch: 2 }),
             ],
             owners: BTreeMap::from([("profile/3".to_owned(), "http://127.0.0.1:1".to_owned())]),
+            workers: vec!["http://127.0.0.1:1".to_owned()],
             profiles_generation: Some(2),
         };
-        let text = r#"{"formatVersion":1,"orders":[{"task":"profile/3","do":"own","epoch":7,"rolledBack":true},{"task":"model/ctr","do":"follow","epoch":2}],"owners":{"profile/3":"http://127.0.0.1:1"},"profilesGeneration":2}"#;
+        let text = r#"{"formatVersion":1,"member":{"shard":"a","incarnation":"7f"},"revision":5,"orders":[{"task":"profile/3","do":"own","epoch":7,"rolledBack":true},{"task":"model/ctr","do":"follow","epoch":2}],"owners":{"profile/3":"http://127.0.0.1:1"},"workers":["http://127.0.0.1:1"],"profilesGeneration":2}"#;
         assert_eq!(serde_json::to_string(&orders).unwrap(), text);
         assert_eq!(serde_json::from_str::<Orders>(text).unwrap(), orders);
         assert_eq!(orders.orders[0].order(), Order::Own { epoch: 7, rolled_back: true });

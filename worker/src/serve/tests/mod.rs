@@ -26,10 +26,13 @@ use tokio::sync::Semaphore;
 use super::{
     Backend, Prepared, ServeError, Server, SetupError, Timeouts,
     api::{Accepted, DecideAnswer, DecideRequest, EventsRequest, Identity, RankedItem, Rejected, Scalar, UsedModel},
-    forwarded::Forwarded,
+    forwarded::{Forwarded, Question},
     orders::Told,
 };
-use crate::metrics::{Phase, Shared};
+use crate::{
+    host::fleet::Disobeyed,
+    metrics::{Phase, Shared},
+};
 
 /// Whatever takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -135,14 +138,14 @@ impl Backend for StandIn {
     }
     fn obey(&self, told: Told) -> Result<(), ServeError> {
         if told.orders.is_empty() {
-            return Err(ServeError::TakesNoOrders);
+            return Err(Disobeyed::TakesNone.into());
         }
         *self.orders.lock().unwrap() = told;
         Ok(())
     }
-    fn forwarded(&self, ask: Forwarded) -> BoxFuture<'_, Result<Value, ServeError>> {
+    fn forwarded(&self, question: Question) -> BoxFuture<'_, Result<Value, ServeError>> {
         async move {
-            match ask {
+            match question.ask {
                 Forwarded::Profile { .. } => Ok(json!({"clicks": 3})),
                 _ => Err(ServeError::NotHere { retry_after: Duration::from_secs(1) }),
             }
