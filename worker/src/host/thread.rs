@@ -99,6 +99,8 @@ pub struct EngineThread {
 /// Bytes that may wait for the writer until requests wait too: what is decided is appended, and would only add to them.
 const BACKLOG_BYTES: usize = 64 << 20;
 const STATUS_EVERY: Duration = Duration::from_millis(50);
+/// Of a profile or model task at a time.
+const FOLLOWER_STEPS: usize = 8;
 /// The longest sleep of a thread that nobody wakes.
 const IDLE_SLEEP: Duration = Duration::from_millis(20);
 /// Telling costs something: a thread that wakes for every request does not do it each time.
@@ -125,8 +127,7 @@ impl EngineThread {
             let mut progressed = self.answer();
             let mut at = 0;
             while at < self.station.seats.len() && self.backlog.is_empty() {
-                progressed |= self.step(at)?;
-                progressed |= self.answer();
+                progressed |= self.turn(at)?;
                 at += 1;
             }
             progressed |= self.hear()?;
@@ -145,6 +146,21 @@ impl EngineThread {
             }
         }
         self.finish()
+    }
+
+    /// Steps of one task, each followed by what is asked meanwhile. What reads a log has more of them than what feeds it, so
+    /// that it keeps up. False: it had nothing to do.
+    fn turn(&mut self, at: usize) -> Result<bool, HostError> {
+        let steps = if matches!(self.station.seats[at].task, Task::Ingest(..)) { 1 } else { FOLLOWER_STEPS };
+        let mut progressed = false;
+        for _ in 0..steps {
+            let stepped = self.step(at)?;
+            progressed |= stepped | self.answer();
+            if !stepped || at >= self.station.seats.len() || !self.backlog.is_empty() {
+                break;
+            }
+        }
+        Ok(progressed)
     }
 
     fn step(&mut self, at: usize) -> Result<bool, HostError> {

@@ -5,6 +5,7 @@
 //! readers for its epoch. A batch is not appended as a whole: after an error a part of it may be there.
 
 pub mod connect;
+mod tail;
 pub mod topics;
 
 use std::{
@@ -23,7 +24,10 @@ use rdkafka::{
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
 
-use self::topics::{MAX_MESSAGE_BYTES, TopicError, TopicPlan, Topics};
+use self::{
+    tail::{Kept, Tails},
+    topics::{MAX_MESSAGE_BYTES, TopicError, TopicPlan, Topics},
+};
 use super::{
     AppendError, Cause, FIRST_OFFSET, Log, LogPartition, LogStatus, PartitionStatus, ReadError, Record, TrimError,
     embedded::check_batch,
@@ -47,18 +51,21 @@ pub struct KafkaLog {
     topics: Topics,
     producer: ThreadedProducer<Deliveries>,
     fetcher: Arc<Fetcher>,
+    tails: Arc<Tails>,
 }
 
 impl KafkaLog {
     /// Connects, and makes or checks all topics of the plan.
     pub fn open(cluster: &Cluster, plan: TopicPlan, fetcher: Arc<Fetcher>) -> Result<Self, OpenError> {
-        let deliveries = Deliveries(Context { health: cluster.health() });
+        let tails = Arc::<Tails>::default();
+        let context = Context { health: cluster.health() };
+        let deliveries = Deliveries { context, fetcher: fetcher.clone(), tails: tails.clone() };
         let producer = cluster.producer(deliveries, MAX_MESSAGE_BYTES)?;
         let topics = Topics::new(plan, cluster.admin()?);
         for log in topics.planned() {
             topics.ensure(fetcher.consumer(), log)?;
         }
-        Ok(Self { topics, producer, fetcher })
+        Ok(Self { topics, producer, fetcher, tails })
     }
 
     /// Of all topics with our prefix, those that are empty too; in ascending order.
@@ -129,8 +136,8 @@ impl Log for KafkaLog {
         for (partition, _) in batch {
             places.push(self.ensured(partition).map_err(|cause| failed(format!("{partition}: {cause}")))?);
         }
-        let awaited = Arc::new(Awaited::of(batch.len()));
-        for (n, (place, (_, bytes))) in places.iter().zip(batch).enumerate() {
+        let awaited = Arc::new(Awaited::of(places));
+        for (n, (place, (_, bytes))) in awaited.places.iter().zip(batch).enumerate() {
             let mut record = BaseRecord::<(), [u8], _>::with_opaque_to(&place.topic, Box::new((awaited.clone(), n)))
                 .partition(place.partition)
                 .payload(bytes);
@@ -147,9 +154,6 @@ impl Log for KafkaLog {
             }
         }
         let offsets = awaited.all().map_err(|cause| AppendError::Unknown(Cause::Remote(cause)))?;
-        for (place, offset) in places.iter().zip(&offsets) {
-            self.fetcher.ends.reaches(place, *offset);
-        }
         Ok(offsets.into_iter().map(ours).collect())
     }
 
@@ -163,6 +167,17 @@ impl Log for KafkaLog {
             Ok(place) => place,
             Err(cause) => return Err(Self::unavailable(partition, cause)),
         };
+        match self.tails.read(&place, theirs(from), max_bytes, Instant::now()) {
+            Kept::Records(records) => return Ok((from..).zip(records).collect()),
+            // What somebody else appends shows in the end that brokers tell of.
+            Kept::Nothing if self.fetcher.ends.known(&place).is_some_and(|end| end.offset == theirs(from)) => {
+                return Ok(records);
+            }
+            Kept::Lost { end } => {
+                return Err(ReadError::BeyondEnd { partition: partition.clone(), from, end: ours(end) });
+            }
+            Kept::Nothing | Kept::Unknown => {}
+        }
         let mut next = from;
         let mut hole = None;
         let read = self.fetcher.read(&place, theirs(from), max_bytes, |message| {
@@ -217,7 +232,9 @@ impl Log for KafkaLog {
         if before <= start {
             return Ok(());
         }
-        let TopicPartition { topic, partition: number } = self.topic_partition(partition);
+        let place = self.topic_partition(partition);
+        self.tails.trim(&place, theirs(before));
+        let TopicPartition { topic, partition: number } = place;
         let mut list = TopicPartitionList::new();
         let listed = list.add_partition_offset(&topic, number, Offset::Offset(theirs(before)));
         listed.map_err(|error| failed(error.to_string()))?;
@@ -242,6 +259,8 @@ const QUEUE_FULL_FOR: Duration = Duration::from_millis(1);
 
 /// What became of the records of one append.
 struct Awaited {
+    /// Of each record.
+    places: Vec<TopicPartition>,
     state: Mutex<AwaitedState>,
     done: Condvar,
 }
@@ -253,9 +272,9 @@ struct AwaitedState {
 }
 
 impl Awaited {
-    fn of(records: usize) -> Self {
-        let state = AwaitedState { offsets: vec![-1; records], left: records, failed: None };
-        Self { state: Mutex::new(state), done: Condvar::new() }
+    fn of(places: Vec<TopicPartition>) -> Self {
+        let state = AwaitedState { offsets: vec![-1; places.len()], left: places.len(), failed: None };
+        Self { places, state: Mutex::new(state), done: Condvar::new() }
     }
 
     fn delivered(&self, n: usize, result: Result<i64, String>) {
@@ -286,15 +305,19 @@ impl Awaited {
 }
 
 /// Takes what brokers say of appends.
-struct Deliveries(Context);
+struct Deliveries {
+    context: Context,
+    fetcher: Arc<Fetcher>,
+    tails: Arc<Tails>,
+}
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
+        self.context.log(level, facility, message);
     }
     fn stats(&self, _: Statistics) {}
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
+        self.context.error(error, reason);
     }
 }
 
@@ -304,7 +327,12 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, awaited: Self::DeliveryOpaque) {
         let (awaited, n) = *awaited;
         match result {
-            Ok(message) => awaited.delivered(n, Ok(message.offset())),
+            Ok(message) => {
+                let (place, offset) = (&awaited.places[n], message.offset());
+                self.fetcher.ends.reaches(place, offset);
+                self.tails.acknowledged(place, offset, message.payload().unwrap_or_default(), Instant::now());
+                awaited.delivered(n, Ok(offset));
+            }
             Err((error, _)) => awaited.delivered(n, Err(cause_of(error))),
         }
     }
