@@ -268,7 +268,7 @@ fn a_fleet_takes_a_changed_pipeline_over() {
     assert_eq!(digests(&pipeline).len(), 5);
 }
 
-/// `make soak`: as long as `MINUTES` says, with as many mishaps as there is time for.
+/// `make soak`: `MISHAPS` one after the other, drawn by `SEED`.
 #[test]
 #[ignore = "takes as long as it is told"]
 fn soak() {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -173,12 +173,29 @@ impl Fleet {
     /// Is each task owned by one worker, and level with what it reads?
     pub fn is_level(&self, tasks: usize) -> bool {
         let all: Vec<Value> = (0..self.addresses.len()).filter_map(|worker| self.tasks(worker)).collect();
-        let owned = all.iter().flat_map(|said| said["tasks"].as_array().unwrap()).filter(|task| task["role"] == "owns");
-        let lags: BTreeMap<&str, Option<u64>> =
-            owned.map(|task| (task["task"].as_str().unwrap(), task["lagRecords"].as_u64())).collect();
+        let owned: Vec<(&str, Option<u64>)> = all
+            .iter()
+            .flat_map(|said| said["tasks"].as_array().unwrap())
+            .filter(|task| task["role"] == "owns")
+            .map(|task| (task["task"].as_str().unwrap(), task["lagRecords"].as_u64()))
+            .collect();
+        let lags: BTreeMap<&str, Option<u64>> = owned.iter().copied().collect();
+        // How far files reach is not known.
         let is_done =
             |(task, lag): (&&str, &Option<u64>)| *lag == Some(0) || (lag.is_none() && task.starts_with("ingest/tills"));
-        lags.len() == tasks && lags.iter().all(is_done)
+        (owned.len(), lags.len()) == (tasks, tasks) && lags.iter().all(is_done)
+    }
+
+    /// Waits until some task has been given to another worker since it had told so much, if any is to be.
+    fn until_taken_over(&mut self, told: usize) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            let _ = self.running.ended_within(Duration::from_millis(50));
+            if self.running.said()[told..].contains(" goes to ") {
+                return;
+            }
+        }
+        // It had none.
     }
 
     /// Has every worker saved and released everything?
@@ -231,8 +248,10 @@ impl Mishap {
         match self {
             Self::Killed => drop(fleet.signal(worker, "-KILL")),
             Self::StoodStill => {
+                let told = fleet.running.said().len();
                 if fleet.signal(worker, "-STOP") {
-                    thread::sleep(Duration::from_secs(2) + moment);
+                    fleet.until_taken_over(told);
+                    thread::sleep(moment);
                     fleet.signal(worker, "-CONT");
                 }
             }
@@ -251,24 +270,30 @@ impl Mishap {
                 thread::sleep(2 * moment);
                 bucket.be(Mood::Well);
             }
-            Self::Double => double(fleet, worker, moment),
+            Self::Double => double(fleet, worker),
         }
     }
 }
 
-/// A second process of a worker's name, with the orders that the worker has.
-fn double(fleet: &Fleet, worker: usize, lives: Duration) {
+/// A second process of a worker's name, with the orders that the worker has: it is told that they are another's.
+fn double(fleet: &Fleet, worker: usize) {
     let Some(said) = fleet.tasks(worker) else { return };
     let owned = said["tasks"].as_array().unwrap().iter().filter(|task| task["role"] == "owns");
     let orders: Vec<Value> =
         owned.map(|task| serde_json::json!({"task": task["task"], "do": "own", "epoch": task["epoch"]})).collect();
+    let count = orders.len();
     let file = fleet.pipeline().with_extension("orders.json");
     fs::write(&file, serde_json::json!({"formatVersion": 1, "orders": orders}).to_string()).unwrap();
     let (shard, incarnation) =
         (said["member"]["shard"].as_str().unwrap(), said["member"]["incarnation"].as_str().unwrap());
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut second = millrace(&["work"]);
-    second.arg(fleet.pipeline()).args(["--shard", shard, "--incarnation", incarnation, "--listen", "127.0.0.1:0"]);
-    let mut second = Running::start(second.arg("--orders").arg(&file));
-    let _ = second.ended_within(lives);
+    second.arg(fleet.pipeline()).args(["--shard", shard, "--incarnation", incarnation]);
+    let mut second = Running::start(second.args(["--listen", &address.to_string()]).arg("--orders").arg(&file));
+    second.until("all orders are refused", || {
+        let Some(reply) = Client::new(address).request("GET", "/v1/tasks", None) else { return false };
+        let said = reply.json();
+        said["tasks"].as_array().unwrap().iter().filter(|task| task["role"] == "outdated").count() == count
+    });
     second.kill();
 }

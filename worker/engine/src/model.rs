@@ -95,12 +95,12 @@ impl ModelTask {
         &self.model
     }
     /// What serving copies do not know of the model yet.
+    pub fn serving_delta(&mut self) -> ServingDelta {
+        self.model.serving_delta()
+    }
     /// The next serving delta is to be full.
     pub fn ship_in_full(&mut self) {
         self.model.ship_in_full();
-    }
-    pub fn serving_delta(&mut self) -> ServingDelta {
-        self.model.serving_delta()
     }
     /// The alarms of drift since the last call.
     pub fn take_alarms(&mut self) -> Vec<Alarm> {

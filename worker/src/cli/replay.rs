@@ -7,7 +7,7 @@ use clap::Args;
 use super::{CliError, DataArgs, Output, print};
 use crate::{
     data::Data,
-    fleet::{member::Common, registration::Change},
+    fleet::member::Common,
     pipeline::Pipeline,
     progress,
     replay::Replay,
@@ -28,7 +28,7 @@ pub struct ReplayArgs {
 pub fn replay(args: &ReplayArgs, output: Output) -> Result<(), CliError> {
     if let Some(file) = &args.fleet {
         let pipeline = Pipeline::load(file, &BTreeMap::new())?;
-        let Common { store, connected, configuration, partitions, .. } = Common::open(&pipeline, Change::Refuse)?;
+        let Common { store, connected, configuration, partitions, .. } = Common::look(&pipeline)?;
         let (configuration, log) = (&configuration, connected.log);
         return compare(
             &Replay { pipeline: &pipeline, configuration, log, store, partitions: &partitions },

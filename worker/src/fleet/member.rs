@@ -2,6 +2,7 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc};
 
+use millrace_crds::spec::Kafka;
 use millrace_engine::ENGINE_VERSION;
 use millrace_lifecycle::{lineage::Claimant, placement::Member};
 
@@ -54,13 +55,31 @@ pub struct Common {
 }
 
 impl Common {
+    /// For looking, at what is there. Registers nothing, and makes no topic.
+    ///
+    /// # Errors
+    /// Likewise; or nothing is there.
+    pub fn look(pipeline: &Pipeline) -> Result<Self, JoinError> {
+        let (store, kafka) = Self::shared(pipeline)?;
+        let registration = registration::find(store.as_ref(), pipeline, &prefix(kafka, pipeline))?;
+        let connected = Connected::to(&without_new_topics(kafka), pipeline, Tasks::AsTold)?;
+        let configuration = registration.configuration(pipeline).map_err(RegistrationError::from)?;
+        let sources = pipeline.spec().sources.iter().zip(&pipeline.locations);
+        let partitions = sources.map(|(source, at)| registration.sources.of(&source.name, at)).collect();
+        Ok(Self { store, connected, registration, configuration, partitions })
+    }
+
+    fn shared(pipeline: &Pipeline) -> Result<(Arc<dyn Store>, &Kafka), JoinError> {
+        let not_shared = |what, field| JoinError::NotShared { what, field };
+        let store = data::in_bucket(pipeline.spec())?.ok_or(not_shared("a checkpoint store", "spec.checkpoints.s3"))?;
+        let kafka = pipeline.spec().kafka.as_ref().ok_or(not_shared("brokers", "spec.kafka"))?;
+        Ok((store, kafka))
+    }
+
     /// # Errors
     /// The brokers or the store cannot be reached, or what is there is not of this version of this pipeline.
     pub fn open(pipeline: &Pipeline, change: Change) -> Result<Self, JoinError> {
-        let spec = pipeline.spec();
-        let not_shared = |what, field| JoinError::NotShared { what, field };
-        let store = data::in_bucket(spec)?.ok_or(not_shared("a checkpoint store", "spec.checkpoints.s3"))?;
-        let kafka = spec.kafka.as_ref().ok_or(not_shared("brokers", "spec.kafka"))?;
+        let (store, kafka) = Self::shared(pipeline)?;
         let is_new = || Ok::<_, RegistrationError>(registration::read(store.as_ref())?.is_none());
         let register = || registration::open(store.as_ref(), pipeline, &prefix(kafka, pipeline), change);
         // Before any topic is made for a version of the pipeline that is refused.
@@ -107,6 +126,12 @@ impl Common {
             claimant,
         })
     }
+}
+
+fn without_new_topics(kafka: &Kafka) -> Kafka {
+    let mut kafka = kafka.clone();
+    kafka.topics.create = false;
+    kafka
 }
 
 /// No two processes draw the same: the key is the operating system's.

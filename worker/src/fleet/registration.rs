@@ -37,6 +37,8 @@ pub enum RegistrationError {
     Store(#[from] StoreError),
     #[error("object `pipeline` of the store: {0}; restore it from a copy, or use an empty place")]
     Unusable(#[from] Unsealed),
+    #[error("no fleet has its state in the store; are the bucket and the prefix in spec.checkpoints.s3 right?")]
+    NotThere,
     #[error("the store is of pipeline {found}, not {wanted}; choose another bucket or prefix in spec.checkpoints.s3")]
     OtherPipeline { found: String, wanted: String },
     #[error(
@@ -97,6 +99,16 @@ pub fn read(store: &dyn Store) -> Result<Option<Found>, RegistrationError> {
     let Some(object) = store.get(keys::PIPELINE)? else { return Ok(None) };
     let registration = sealed::unseal(&object.bytes, FORMAT_VERSION)?;
     Ok(Some(Found { registration, version: object.version }))
+}
+
+/// The registration of this pipeline, of this very version, which must be there.
+pub fn find(store: &dyn Store, pipeline: &Pipeline, topics_prefix: &str) -> Result<Registration, RegistrationError> {
+    let mut found = read(store)?.ok_or(RegistrationError::NotThere)?.registration;
+    found.check(pipeline, topics_prefix)?;
+    if found.identity.spec != pipeline.validated.result_digest_text() {
+        found.change(pipeline, Change::Refuse)?;
+    }
+    Ok(found)
 }
 
 /// The registration of this pipeline, of this very version; made if there is none.

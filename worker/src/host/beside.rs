@@ -12,7 +12,7 @@ use millrace_lifecycle::{
     placement::Report,
 };
 
-use super::{catch_up::Behind, desk::Published, status::TaskStatus, task::Task};
+use super::{catch_up::{Behind, UpTo}, desk::Published, status::TaskStatus, task::Task};
 
 /// All tasks of a pipeline.
 pub struct Directory {
@@ -47,6 +47,8 @@ pub struct Beside {
     pub published: Option<Published>,
     /// What was there when it came to this host.
     pub behind: Behind,
+    /// Likewise of the topics of what is posted, where others read those.
+    pub posted: Vec<UpTo>,
     /// As it was last seen.
     pub is_owner: bool,
     pub load: Load,
@@ -60,6 +62,7 @@ impl Beside {
             slice: Slice::default(),
             published: directory.published(task),
             behind: Behind::No,
+            posted: Vec::new(),
             is_owner: false,
             load: Load::default(),
         }

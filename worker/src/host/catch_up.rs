@@ -6,7 +6,9 @@ use std::{
     time::Instant,
 };
 
-use crate::log::{Log, LogPartition};
+use millrace_engine::{event::Seq, frame::coverage::Coverage};
+
+use crate::log::{FIRST_OFFSET, Log, LogPartition};
 
 /// How much is still to be read, or to be told, until everybody knows what was accepted before the start.
 #[derive(Debug, Default)]
@@ -60,7 +62,7 @@ pub enum Behind {
     Ticket(u64),
     /// An events partition; how far is known once all topics are in.
     Partition(UpTo),
-    /// An events partition that came later, from another host.
+    /// An events partition that came from another host; what was posted until then is to be in it as well.
     TakenOver(UpTo),
     No,
 }
@@ -75,6 +77,15 @@ pub enum UpTo {
 }
 
 impl UpTo {
+    /// Has a reader that has applied so much of an origin, whose input this is of, got there?
+    pub fn is_covered(self, coverage: Option<Coverage>) -> bool {
+        match self {
+            Self::NotAsked | Self::Asked(_) => false,
+            Self::Offset(end) if end <= FIRST_OFFSET => true,
+            Self::Offset(end) => coverage.is_some_and(|coverage| coverage.applied >= Seq::end_of(end - 1)),
+        }
+    }
+
     /// Asks the log, or takes its answer.
     pub fn ask(self, log: &dyn Log, partition: &LogPartition) -> Self {
         let asked = match self {
@@ -83,5 +94,19 @@ impl UpTo {
             Self::Offset(_) => return self,
         };
         log.end_since(partition, asked).map_or(Self::Asked(asked), Self::Offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_covered_once_its_last_record_is() {
+        let applied = |offset| Some(Coverage { epoch: 1, applied: Seq::end_of(offset) });
+        assert!(!UpTo::NotAsked.is_covered(applied(9)));
+        assert!(UpTo::Offset(FIRST_OFFSET).is_covered(None), "an empty one");
+        let two = UpTo::Offset(3);
+        assert_eq!([None, applied(1), applied(2), applied(3)].map(|coverage| two.is_covered(coverage)), [false, false, true, true]);
     }
 }

@@ -184,6 +184,8 @@ pub struct Desk {
     pub generation: u32,
     /// By model: what decisions are scored with.
     pub models: Vec<ServingModel>,
+    /// By model: its copy could not take a delta.
+    is_behind: Vec<bool>,
     pub decider: Decider,
     withdrawals: Withdrawals,
     pub catch_up: Arc<CatchUp>,
@@ -217,6 +219,7 @@ impl Desk {
             figures,
             plan,
             generation,
+            is_behind: vec![false; models.len()],
             models,
             decider,
             withdrawals,
@@ -241,15 +244,19 @@ impl Desk {
         let copy = &mut self.models[model];
         match copy.apply(delta) {
             Ok(_) => {
+                self.is_behind[model] = false;
                 self.figures.serves(model, copy.version(), copy.standing());
                 if !self.is_told && self.models.iter().all(|copy| copy.seen().is_some()) {
                     self.is_told = true;
                     self.catch_up.thread_is_told();
                 }
             }
+            // Until the next full one, each says the same.
+            Err(_) if self.is_behind[model] => {}
             Err(error) => {
+                self.is_behind[model] = true;
                 let model = &self.plan.models[model].name;
-                tracing::error!(model, %error, "a serving copy could not be brought up to date");
+                tracing::error!(model, %error, "a serving copy could not be brought up to date; the next full delta can");
             }
         }
     }

@@ -25,6 +25,7 @@ use super::{
     fleet::Fleet,
     hands::{self, Errand, Tools},
     ingest::Shared,
+    logs,
     mailbox::Mailbox,
     make::{Maker, outputs_of, tasks_of},
     owners::Owners,
@@ -36,7 +37,7 @@ use super::{
 use crate::{
     configuration::Configuration,
     kafka::Fetcher,
-    log::Log,
+    log::{Log, LogPartition},
     pipeline::Pipeline,
     source::partitions::Partition,
     store::{
@@ -162,10 +163,21 @@ impl Host {
                 dealt.station.configure(TaskKind::Profile, configure.clone());
             }
         }
+        let posted = Arc::new(if tasks == Tasks::AsTold { posted_in(&work) } else { Vec::new() });
         announce(dealt.iter_mut().map(|dealt| &mut dealt.station), log)?;
-        Starting { work: Arc::new(work), tasks, config, shared, control, directory, owners, configure }
+        Starting { work: Arc::new(work), tasks, config, shared, control, directory, owners, configure, posted }
             .run(dealt, elsewhere)
     }
+}
+
+/// Topics of what is posted, and the origins that they are read as. Tables hold no withdrawals.
+fn posted_in(work: &Work) -> Vec<(Origin, LogPartition)> {
+    let sources = work.pipeline.spec().sources.iter().zip(&work.partitions).enumerate();
+    let posted = sources.filter(|(_, (source, _))| source.http.is_some() && !source.table);
+    let topics = posted.flat_map(|(n, (source, partitions))| {
+        partitions.iter().map(move |of| (of.origin(n), logs::http(&source.name, of.number)))
+    });
+    topics.collect()
 }
 
 /// Tells every log which origins are there now, all at once and before any record of theirs. Otherwise an origin that
@@ -202,6 +214,7 @@ struct Starting<'a> {
     directory: Arc<Directory>,
     owners: Arc<Owners>,
     configure: Configure,
+    posted: Arc<Vec<(Origin, LogPartition)>>,
 }
 
 /// The threads beside the engine threads, as those see them.
@@ -286,7 +299,8 @@ impl Starting<'_> {
         let models: Vec<String> = plan.models.iter().map(|model| model.name.clone()).collect();
         let (shipping, appending) = Shipping::start(self.work.log.clone(), &models)?;
         threads.push(appending);
-        threads.push(copies::follow(self.work.log.clone(), &models, mailboxes.to_vec(), self.control.clone())?);
+        let (log, control) = (self.work.log.clone(), self.control.clone());
+        threads.push(copies::follow(log, &models, shipping.clone(), mailboxes.to_vec(), control)?);
         Ok(Some(shipping))
     }
 
@@ -315,6 +329,7 @@ impl Starting<'_> {
             station: dealt.station,
             beside: dealt.beside,
             directory: self.directory.clone(),
+            posted: self.posted.clone(),
             owners: self.owners.clone(),
             board: Arc::new(dealt.board),
             log: self.work.log.clone(),

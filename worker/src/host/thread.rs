@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millrace_engine::{control::Erase, model::ModelTask, profile::Profile};
+use millrace_engine::{control::Erase, frame::Origin, model::ModelTask, profile::Profile};
 
 use super::{
     beside::{Beside, Board, Directory, Shown, Told},
@@ -29,7 +29,7 @@ use super::{
     writer::Batch,
 };
 use crate::{
-    log::Log,
+    log::{Log, LogPartition},
     store::keys::{TaskId, TaskKind},
 };
 
@@ -81,6 +81,8 @@ pub struct EngineThread {
     /// Of each seat.
     pub beside: BTreeMap<TaskId, Beside>,
     pub directory: Arc<Directory>,
+    /// Topics of what is posted, in a fleet: others may read them.
+    pub posted: Arc<Vec<(Origin, LogPartition)>>,
     pub owners: Arc<Owners>,
     pub board: Arc<Board>,
     pub log: Arc<dyn Log>,
@@ -258,6 +260,7 @@ impl EngineThread {
             if beside.is_owner {
                 // What others have accepted for it counts before anybody is personalized.
                 beside.behind = Behind::TakenOver(UpTo::NotAsked.ask(self.log.as_ref(), &logs::events(partition)));
+                beside.posted = vec![UpTo::NotAsked; self.posted.len()];
                 self.owners.set(partition, number);
             } else {
                 self.owners.clear(Some(partition), number);
@@ -318,9 +321,18 @@ impl EngineThread {
                     catch_up.partition_is_read();
                     Behind::No
                 }
-                Behind::TakenOver(UpTo::Offset(end)) if position >= end => Behind::No,
+                Behind::TakenOver(UpTo::Offset(end))
+                    if position >= end && has_what_was_posted(&seat.task, &beside.posted, &self.posted) =>
+                {
+                    Behind::No
+                }
                 Behind::Partition(up_to) if catch_up.has_topics() => Behind::Partition(ask(up_to)),
-                Behind::TakenOver(up_to) => Behind::TakenOver(ask(up_to)),
+                Behind::TakenOver(up_to) => {
+                    for (up_to, (_, topic)) in beside.posted.iter_mut().zip(self.posted.iter()) {
+                        *up_to = up_to.ask(log, topic);
+                    }
+                    Behind::TakenOver(ask(up_to))
+                }
                 behind => behind,
             };
         }
@@ -447,6 +459,12 @@ impl EngineThread {
             }
         }
     }
+}
+
+/// Has a profile task read all that had been posted when it came? A withdrawal may be among it.
+fn has_what_was_posted(task: &Task, up_to: &[UpTo], posted: &[(Origin, LogPartition)]) -> bool {
+    let Task::Profile(profile, ..) = task else { return true };
+    up_to.iter().zip(posted).all(|(up_to, (origin, _))| up_to.is_covered(profile.coverage_of(*origin)))
 }
 
 /// Each alarm of drift once, with what was done about it.

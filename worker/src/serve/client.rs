@@ -1,7 +1,7 @@
 //! Asks a running server: for the command line, for workers of a fleet, and for whoever places their tasks.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -53,7 +53,9 @@ pub enum ClientError {
 /// Where a server is, and what to show to it.
 pub struct Target {
     address: Uri,
-    authorization: Option<String>,
+    /// A file with a bearer token, and what it held: it may be renewed.
+    token: Option<PathBuf>,
+    authorization: Mutex<Option<String>>,
     tls: Option<Arc<ClientConfig>>,
     /// Connections that nobody uses just now.
     idle: Mutex<Vec<Sender>>,
@@ -88,9 +90,9 @@ impl Target {
             (Some("https"), None) => return Err(ClientError::NoAuthority(address.to_owned())),
             _ => return Err(wrong()),
         };
-        let token = token.map(watched::bytes).transpose().map_err(ClientError::File)?;
-        let authorization = token.map(|token| format!("Bearer {}", String::from_utf8_lossy(token.trim_ascii())));
-        Ok(Self { address: uri, authorization, tls, idle: Mutex::default() })
+        let authorization = Mutex::new(token.map(bearer).transpose()?);
+        let token = token.map(Path::to_owned);
+        Ok(Self { address: uri, token, authorization, tls, idle: Mutex::default() })
     }
 
     /// The answer's status and body. A connection is used again, so what is asked must bear being asked twice: it may have
@@ -101,11 +103,33 @@ impl Target {
         path: &str,
         json: Option<Vec<u8>>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
+        let answered = self.ask_once(&method, path, json.clone()).await?;
+        if answered.0 != StatusCode::UNAUTHORIZED || !self.renew()? {
+            return Ok(answered);
+        }
+        self.ask_once(&method, path, json).await
+    }
+
+    /// Reads the token again. Is it another one?
+    fn renew(&self) -> Result<bool, ClientError> {
+        let new = self.token.as_deref().map(bearer).transpose()?;
+        let mut known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = *known != new;
+        *known = new;
+        Ok(is_other)
+    }
+
+    async fn ask_once(
+        &self,
+        method: &Method,
+        path: &str,
+        json: Option<Vec<u8>>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.authority());
         if json.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        if let Some(authorization) = &self.authorization {
+        if let Some(authorization) = &*self.authorization.lock().unwrap_or_else(PoisonError::into_inner) {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(Bytes::from(json.unwrap_or_default())));
@@ -180,6 +204,11 @@ impl Target {
         }
         Ok((status, body))
     }
+}
+
+fn bearer(file: &Path) -> Result<String, ClientError> {
+    let token = watched::bytes(file).map_err(ClientError::File)?;
+    Ok(format!("Bearer {}", String::from_utf8_lossy(token.trim_ascii())))
 }
 
 fn trusting(file: &Path) -> Result<Arc<ClientConfig>, ClientError> {

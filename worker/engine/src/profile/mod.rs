@@ -185,6 +185,10 @@ impl Profile {
     pub fn controls_applied(&self, partition: u32) -> Coverage {
         self.merge.coverage_of(Origin::control(partition)).unwrap_or_default()
     }
+    /// Up to where an origin has been read; `None`: nothing was heard of it.
+    pub fn coverage_of(&self, origin: Origin) -> Option<Coverage> {
+        self.merge.coverage_of(origin)
+    }
     /// Offset of the last log record that was applied.
     pub fn offset(&self) -> u64 {
         self.offset
