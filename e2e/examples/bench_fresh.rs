@@ -132,13 +132,13 @@ fn decide(worker: &mut Client, user: &str) -> Value {
 fn click_to_decision(worker: &mut Client, producer: &BaseProducer, probe: u64) -> Duration {
     let user = format!("probe{probe}");
     let partition = (probe % PARTITIONS as u64) as i32;
-    let clicks = |worker: &mut Client| decide(worker, &user)["items"][0]["values"]["ctr"]["clicks"].clone();
+    let clicks = |worker: &mut Client| decide(worker, &user)["items"][0]["values"]["ctr"]["sameItem"].clone();
     let before = clicks(worker);
     let began = Instant::now();
     send(producer, partition, &event(1 << 40 | probe, "click", now_ms(), &user, 1));
     while clicks(worker) == before {
         producer.poll(Duration::ZERO);
-        assert!(began.elapsed() < Duration::from_secs(30), "a click does not count");
+        assert!(began.elapsed() < Duration::from_secs(30), "a click does not count: {}", decide(worker, &user));
         thread::sleep(Duration::from_micros(300));
     }
     began.elapsed()

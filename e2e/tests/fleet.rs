@@ -179,10 +179,10 @@ fn any_worker_answers_for_any_user() {
         (0..3).all(|worker| version(worker).flatten().is_some_and(|version| version > 50))
     });
     // A withdrawal counts at once, wherever it was posted and whoever is asked.
-    for user in 0..3 {
+    for (user, address) in addresses.iter().enumerate() {
         let withdrawn =
             format!(r#"{{"user": "u{user}", "at": {}, "type": "consent", "personalize": false}}"#, now_ms());
-        let posted = Client::new(addresses[user]).post("/v1/events", &serde_json::from_str(&withdrawn).unwrap());
+        let posted = Client::new(*address).post("/v1/events", &serde_json::from_str(&withdrawn).unwrap());
         posted.expect(202);
         assert!((0..3).all(|worker| !asked.is_personal(worker, user)), "user {user}");
     }

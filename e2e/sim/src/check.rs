@@ -9,7 +9,7 @@ use millrace::{
     host::{
         HostError,
         ingest::{Saved, Shared},
-        make::{Maker, ingest_task, rewire},
+        make::{Maker, ingest_task, rewire, tasks_of},
         task::{Stepped, Task},
     },
     log::{Log, LogPartition},
@@ -195,7 +195,10 @@ impl<'g> Checks<'g> {
     /// Of the newest generation, up to now, that has the task.
     fn maker_of(&self, task: &TaskId) -> &Maker<'g> {
         let made = &self.makers[..(self.generation - FIRST_GENERATION) as usize + 1];
-        made.iter().rev().find(|maker| maker.tasks().contains(task)).unwrap_or(&self.makers[0])
+        made.iter()
+            .rev()
+            .find(|maker| tasks_of(maker.pipeline, maker.partitions).contains(task))
+            .unwrap_or(&self.makers[0])
     }
 
     fn owned_in_order(&mut self, manifest: &Manifest) -> Result<(), Violation> {
@@ -385,7 +388,8 @@ impl<'g> Checks<'g> {
 
     /// Of the pipeline as it is by now.
     pub fn tasks(&self) -> Vec<TaskId> {
-        self.makers[(self.generation - FIRST_GENERATION) as usize].tasks()
+        let maker = &self.makers[(self.generation - FIRST_GENERATION) as usize];
+        tasks_of(maker.pipeline, maker.partitions)
     }
 }
 

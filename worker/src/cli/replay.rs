@@ -5,13 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clap::Args;
 
 use super::{CliError, DataArgs, Output, print};
-use crate::{
-    data::Data,
-    fleet::member::Common,
-    pipeline::Pipeline,
-    progress,
-    replay::Replay,
-};
+use crate::{data::Data, fleet::member::Common, pipeline::Pipeline, progress, replay::Replay};
 
 #[derive(Args)]
 pub struct ReplayArgs {

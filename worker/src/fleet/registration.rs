@@ -268,12 +268,13 @@ mod tests {
         let mut disturbed = false;
         let add = |registration: &mut Registration, name: &str| {
             registration.sources.sources.insert(name.to_owned(), Vec::new());
+            Ok(())
         };
         update::<_, RegistrationError>(&store, |registration| {
             if !std::mem::replace(&mut disturbed, true) {
-                update::<_, RegistrationError>(&store, |other| Ok(add(other, "b")))?;
+                update::<_, RegistrationError>(&store, |other| add(other, "b"))?;
             }
-            Ok(add(registration, "a"))
+            add(registration, "a")
         })
         .unwrap();
         let names: Vec<String> = read(&store).unwrap().unwrap().registration.sources.sources.into_keys().collect();

@@ -12,7 +12,12 @@ use millrace_lifecycle::{
     placement::Report,
 };
 
-use super::{catch_up::{Behind, UpTo}, desk::Published, status::TaskStatus, task::Task};
+use super::{
+    catch_up::{Behind, UpTo},
+    desk::Published,
+    status::TaskStatus,
+    task::Task,
+};
 
 /// All tasks of a pipeline.
 pub struct Directory {

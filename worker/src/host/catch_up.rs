@@ -107,6 +107,9 @@ mod tests {
         assert!(!UpTo::NotAsked.is_covered(applied(9)));
         assert!(UpTo::Offset(FIRST_OFFSET).is_covered(None), "an empty one");
         let two = UpTo::Offset(3);
-        assert_eq!([None, applied(1), applied(2), applied(3)].map(|coverage| two.is_covered(coverage)), [false, false, true, true]);
+        assert_eq!(
+            [None, applied(1), applied(2), applied(3)].map(|coverage| two.is_covered(coverage)),
+            [false, false, true, true]
+        );
     }
 }
