@@ -90,9 +90,9 @@ bench-flink: build kafka-jars $(PEER_JOB)/.complete ## Beside Apache Flink: one 
 	  BIN=$(BIN) CACHE=$(CACHE) EVENTS=$(or $(EVENTS),3000000) ROUNDS=$(or $(ROUNDS),5) sh e2e/peers/flink/$$part.sh || exit 1; done
 
 .PHONY: bench-fresh
-bench-fresh: build kafka-jars ## How soon an event counts, and what a steady stream costs (RATE=5000, SECONDS=45)
+bench-fresh: build kafka-jars ## How soon an event counts, and what a steady stream costs (RATE=5000, SECONDS=30)
 	$(CARGO) build $(BUILD) -p millrace-e2e --example bench_fresh
-	RATE=$(or $(RATE),5000) SECONDS=$(or $(SECONDS),45) $(dir $(BIN))examples/bench_fresh
+	RATE=$(or $(RATE),5000) SECONDS=$(or $(SECONDS),30) $(dir $(BIN))examples/bench_fresh
 
 sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1; PLANTED=1: known bugs must be caught)
 	$(CARGO) build $(BUILD) -p millrace-sim $(if $(PLANTED),--features planted)
@@ -103,8 +103,8 @@ test: build kafka-jars versitygw ## Run all tests
 	$(MAKE) page-test
 
 .PHONY: soak
-soak: build kafka-jars versitygw ## A fleet over a real broker and store, with mishaps (MISHAPS=200, SEED=1)
-	MISHAPS=$(or $(MISHAPS),200) SEED=$(or $(SEED),1) $(CARGO) test $(BUILD) -p millrace-e2e --test fleet -- --ignored --nocapture soak
+soak: build kafka-jars versitygw ## A fleet over a real broker and store, with mishaps, and without them for minutes (MISHAPS=200, SEED=1)
+	MISHAPS=$(or $(MISHAPS),200) SEED=$(or $(SEED),1) $(CARGO) test $(BUILD) -p millrace-e2e --test fleet -- --ignored --nocapture --test-threads 1
 
 # A server that speaks S3, for tests.
 .PHONY: versitygw

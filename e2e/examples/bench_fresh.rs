@@ -1,7 +1,8 @@
 //! How soon an event counts, and what a steady stream costs: `make bench-fresh` (RATE, SECONDS). A producer sends events to a
 //! topic of six partitions at a steady rate; `millrace run` reads them, trains and decides. Two latencies:
 //! a click produced until a decision is made with it; and the end of an impression's outcome window, out-of-orderness
-//! included, until decisions are made with a model that has learned from it. Then the process's share of a core, and its memory.
+//! included, until decisions are made with a model that has learned from it. Before that, without probes, the process's share of a
+//! core, and its memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/common/mod.rs"]
@@ -154,6 +155,15 @@ fn used(pid: u32) -> (f64, u64) {
     (ticks as f64 / 100.0, resident.trim().trim_end_matches(" kB").parse().unwrap())
 }
 
+/// Ends the stream, also when something goes wrong.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 fn percentiles(mut all: Vec<f64>) -> Value {
     all.sort_by(f64::total_cmp);
     let at = |share: f64| (all[((all.len() - 1) as f64 * share) as usize] * 10.0).round() / 10.0;
@@ -161,7 +171,7 @@ fn percentiles(mut all: Vec<f64>) -> Value {
 }
 
 fn main() {
-    let (rate, seconds) = (setting("RATE", 5_000), setting("SECONDS", 45));
+    let (rate, seconds) = (setting("RATE", 5_000), setting("SECONDS", 30));
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start().unwrap();
     let admin: AdminClient<DefaultClientContext> = client(&broker).create().unwrap();
@@ -177,8 +187,14 @@ fn main() {
     let producer: BaseProducer = client(&broker).set("linger.ms", "0").create().unwrap();
     let (clicks, learned, used) = thread::scope(|scope| {
         scope.spawn(|| stream(&broker, rate, &impressions, &stop));
+        let _stop = Stop(&stop);
         thread::sleep(WARM_UP);
+        // First without anybody who asks.
         let (began, (cpu, _)) = (Instant::now(), used(running.id()));
+        thread::sleep(Duration::from_secs(seconds));
+        let (after, resident_kib) = used(running.id());
+        let used = ((after - cpu) / began.elapsed().as_secs_f64(), resident_kib);
+        let began = Instant::now();
         let (mut clicks, mut learned, mut probe) = (Vec::new(), Vec::new(), 0);
         while began.elapsed() < Duration::from_secs(seconds) {
             probe += 1;
@@ -189,9 +205,7 @@ fn main() {
             learned.push((now - newest - WITHIN_MS - OUT_OF_ORDER_MS) as f64);
             thread::sleep(Duration::from_millis(20));
         }
-        let (after, resident_kib) = used(running.id());
-        stop.store(true, Ordering::Release);
-        (clicks, learned, ((after - cpu) / began.elapsed().as_secs_f64(), resident_kib))
+        (clicks, learned, used)
     });
     let peak_kib = running.peak_kib();
     running.terminate();

@@ -15,7 +15,7 @@ use std::{
 
 use common::{
     Running,
-    fleet::{Bucket, Fleet, Mishap, digests, millrace},
+    fleet::{Bucket, Fleet, Mishap, Mood, digests, millrace},
     http::{Client, Reply},
     kafka::{InTopics, Shop},
 };
@@ -277,4 +277,56 @@ fn soak() {
     let mut rng = Rng::new(seed);
     let mishaps: Vec<Mishap> = (0..mishaps).filter_map(|_| rng.pick(&Mishap::ALL).copied()).collect();
     disturbed(seed, 2_000_000, &mishaps, 4 * mishaps.len().max(1));
+}
+
+/// `make soak`: decisions go on from what is known, memory stays as it was, readiness says what is wrong, and all is well again
+/// without a hand.
+#[test]
+#[ignore = "takes five minutes"]
+fn brokers_and_store_may_be_away_for_two_minutes() {
+    const AWAY: Duration = Duration::from_secs(120);
+    const USERS: usize = 24;
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start().unwrap();
+    let shop = Shop::on(&broker);
+    let original = shop_pipeline(folder.path(), &shop, "away-shop");
+    let bucket = Bucket::start(&folder.path().join("store"));
+    let mut fleet = Fleet::start(&bucket.pipeline(&original, "away-shop"), 3);
+    let addresses = fleet.addresses().to_vec();
+    let asked = Asked { addresses: &addresses, shop: &shop, topic: "away-shop" };
+    (0..USERS).for_each(|user| asked.produce(user, r#""type": "consent", "personalize": true"#));
+    let known = || (0..3).all(|worker| (0..USERS).all(|user| asked.is_personal(worker, user)));
+    fleet.until("everybody is known everywhere", |_| known());
+    let before = fleet.resident_kib();
+    let mut rng = Rng::new(9);
+    let mut decide_for = |fleet: &mut Fleet, time: Duration| {
+        let (until, mut answered) = (Instant::now() + time, 0);
+        while Instant::now() < until {
+            let (worker, user) = (rng.below(3) as usize, rng.below(USERS as u64) as usize);
+            assert!(asked.is_personal(worker, user), "{}", fleet.said());
+            answered += 1;
+            thread::sleep(Duration::from_millis(20));
+        }
+        println!("{answered} decisions; resident KiB before {before:?}, now {:?}", fleet.resident_kib());
+    };
+    let ready = |worker: usize| Client::new(addresses[worker]).request("GET", "/readyz", None).unwrap();
+    broker.kill();
+    fleet.until("brokers are missed", |_| {
+        (0..3).all(|worker| ready(worker).text().contains("brokers have not answered"))
+    });
+    decide_for(&mut fleet, AWAY);
+    assert!((0..3).all(|worker| ready(worker).status == 200), "it goes on from what it knows");
+    broker.go_on().unwrap();
+    fleet.until("brokers are there", |_| (0..3).all(|worker| ready(worker).text() == "ready\n"));
+    bucket.be(Mood::Away);
+    decide_for(&mut fleet, AWAY);
+    bucket.be(Mood::Well);
+    let after = fleet.resident_kib();
+    assert!(before.iter().zip(&after).all(|(before, after)| *after < before + (64 << 10)), "{before:?} {after:?}");
+    asked.produce(1, r#""type": "click", "sku": "a""#);
+    fleet.until("all has been read", |fleet| fleet.is_level(2 + 2 + 4 + 1));
+    assert!(known());
+    let pipeline = fleet.pipeline().to_owned();
+    fleet.stop();
+    assert_eq!(digests(&pipeline).len(), 5);
 }

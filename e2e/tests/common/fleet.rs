@@ -165,6 +165,17 @@ impl Fleet {
         Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success()
     }
 
+    /// Resident memory of each worker, in the order of their names.
+    pub fn resident_kib(&mut self) -> Vec<u64> {
+        self.hear();
+        let resident = |pid: &u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        self.pids.values().map(resident).collect()
+    }
+
     /// What a worker has; `None`: it does not answer.
     pub fn tasks(&self, worker: usize) -> Option<Value> {
         Client::new(self.addresses[worker]).request("GET", "/v1/tasks", None).map(|reply| reply.json())
