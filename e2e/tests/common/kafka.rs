@@ -52,6 +52,7 @@ impl<'b> Shop<'b> {
         let producer = config(broker)
             .set("linger.ms", "20")
             .set("message.max.bytes", "64000000")
+            .set("message.timeout.ms", super::DEADLINE.as_millis().to_string())
             .create_with_context(Delivered)
             .unwrap();
         Self { broker, admin, producer }
@@ -130,7 +131,7 @@ impl<'b> Shop<'b> {
                 self.producer.poll(Duration::from_millis(10));
             }
         }
-        self.producer.flush(PATIENCE).unwrap();
+        self.producer.flush(super::DEADLINE).unwrap();
     }
 }
 
