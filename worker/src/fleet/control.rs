@@ -75,6 +75,8 @@ pub struct Control {
     /// As they were heard last.
     heard: BTreeMap<Member, MemberFacts>,
     silent: BTreeSet<Member>,
+    /// Of the record, as any worker was told of it.
+    newest_revision: u64,
     /// The generation that each model has read of, as far as it was heard.
     models: BTreeMap<TaskId, u32>,
     targets: BTreeMap<String, Target>,
@@ -111,6 +113,7 @@ impl Control {
             version: None,
             heard: BTreeMap::new(),
             silent: BTreeSet::new(),
+            newest_revision: 0,
             models: BTreeMap::new(),
             targets: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -151,7 +154,9 @@ impl Control {
         let now_ms = now_ms();
         let facts = Facts { tasks: self.tasks.clone(), members: self.heard.clone() };
         let planned = plan(now_ms, &self.placement, &facts, &self.settings);
-        if planned.placement != self.placement && !self.store(&planned.placement)? {
+        // A record that was restored from a copy, perhaps: workers would take it for an old one.
+        let is_behind = self.newest_revision > self.placement.revision;
+        if (is_behind || planned.placement != self.placement) && !self.store(&planned.placement)? {
             self.read()?;
             return Ok(Vec::new());
         }
@@ -161,7 +166,8 @@ impl Control {
 
     /// False: it is not known to be stored.
     fn store(&mut self, placement: &Placement) -> Result<bool, ControlError> {
-        let placement = Placement { revision: self.placement.revision + 1, ..placement.clone() };
+        let revision = self.placement.revision.max(self.newest_revision) + 1;
+        let placement = Placement { revision, ..placement.clone() };
         self.placement.check_successor(&placement).map_err(ControlError::Wrong)?;
         let bytes = placement.encode().map_err(ControlError::Wrong)?;
         match self.store.swap(keys::PLACEMENT, self.version.as_ref(), &bytes) {
@@ -228,6 +234,7 @@ impl Control {
     }
 
     fn heard_of(&mut self, worker: &WorkerAt, said: &Tasks, now_ms: u64) {
+        self.newest_revision = self.newest_revision.max(said.revision);
         let reports: BTreeMap<TaskId, _> = said.tasks.iter().filter_map(|task| task.report().ok()).collect();
         for task in &said.tasks {
             let generation = task.progress.as_ref().map(|progress| progress.generation);
@@ -292,8 +299,9 @@ impl Control {
         });
         let answers = self.runtime.block_on(join_all(told));
         for ((worker, orders), answer) in sent.into_iter().zip(answers) {
-            if answer.is_ok() {
-                self.told.insert(worker.member.clone(), (orders, Instant::now()));
+            match answer {
+                Ok(_) => drop(self.told.insert(worker.member.clone(), (orders, Instant::now()))),
+                Err(why) => tracing::debug!(worker = worker.member.shard, why, "orders were not taken"),
             }
         }
     }

@@ -68,7 +68,7 @@ pub struct Made {
     pub models: Vec<(usize, u64)>,
 }
 
-/// Who asks for a decision, and when. Asked again with the same, it is the same decision.
+/// Who asks for a decision, and when. Asked again with the same, it counts once: the first that was appended.
 #[derive(Clone, Copy, Debug)]
 pub struct Asking {
     pub whose: Whose,

@@ -140,6 +140,7 @@ impl Fleet {
             owner: self.claimant.owner.clone(),
             engine_version: self.claimant.engine_version,
             takes_orders: self.tasks == Tasks::AsTold,
+            revision: *self.revision.lock().unwrap_or_else(PoisonError::into_inner),
             tasks: self.reports().into_iter().map(said).collect(),
         }
     }

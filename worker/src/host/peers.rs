@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -147,7 +148,7 @@ async fn tell(peer: Arc<Target>, body: Vec<u8>) -> bool {
         match timeout(ANSWERED_WITHIN, peer.ask(Method::POST, PATH, Some(body.clone()))).await {
             Ok(Ok((StatusCode::OK, _))) => return true,
             // Nobody is there who could be wrong about it: whoever comes reads the log first.
-            Ok(Err(ClientError::Connect { .. })) => return true,
+            Ok(Err(ClientError::Connect { cause, .. })) if cause.kind() == ErrorKind::ConnectionRefused => return true,
             answer => tracing::debug!(?answer, "a worker does not take a withdrawal"),
         }
         tokio::time::sleep(ANSWERED_WITHIN).await;

@@ -5,13 +5,13 @@ use std::{
     collections::{BTreeMap, hash_map::RandomState},
     hash::BuildHasher,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use millrace_engine::{event::Pseudonym, event::Time, ingest::partition_of, plan::Plan, privacy::Pseudonymizer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -67,6 +67,7 @@ pub struct Serving {
     shown: RwLock<Shown>,
     random: RandomState,
     drawn: AtomicU64,
+    obeying: Mutex<()>,
 }
 
 /// When a full mailbox may be asked again.
@@ -77,6 +78,8 @@ const MOVED_WITHIN: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// So long an answer to events waits until all workers know of withdrawals among them.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
+/// Withdrawals in one message: it is smaller than what other workers take, whatever that is set to.
+const TOLD_AT_ONCE: usize = 500;
 
 impl Serving {
     pub fn new(pipeline: &Pipeline, host: &Host, peers: Peers, posted: Posted) -> Self {
@@ -90,6 +93,7 @@ impl Serving {
             shown: RwLock::default(),
             random: RandomState::new(),
             drawn: AtomicU64::new(0),
+            obeying: Mutex::default(),
         }
     }
 
@@ -159,10 +163,12 @@ impl Serving {
         // Before the answer, so that the very next decision knows.
         withdrawn.iter().for_each(|(user, stated)| self.withdrawn(*user, *stated));
         if self.is_of_a_fleet() && !withdrawn.is_empty() {
-            let users = withdrawn.into_iter().map(|(user, stated)| (User(user), stated.0)).collect();
-            let told = self.peers.clone().tell_all(self.question(Forwarded::Withdrawn { users }));
+            let users: Vec<(User, i64)> = withdrawn.into_iter().map(|(user, stated)| (User(user), stated.0)).collect();
+            let told = users.chunks(TOLD_AT_ONCE).map(|users| {
+                self.peers.clone().tell_all(self.question(Forwarded::Withdrawn { users: users.to_vec() }))
+            });
             // Goes on if it takes longer, or whoever posted does not wait.
-            let _ = timeout(TOLD_WITHIN, tokio::spawn(told)).await;
+            let _ = timeout(TOLD_WITHIN, tokio::spawn(join_all(told.collect::<Vec<_>>()))).await;
         }
         Ok(Accepted { accepted, rejected })
     }
@@ -335,6 +341,8 @@ impl Backend for Serving {
         serde_json::to_value(self.fleet.said()).unwrap_or_default()
     }
     fn obey(&self, told: Told) -> Result<(), ServeError> {
+        // Both of the same orders.
+        let _alone = self.obeying.lock().unwrap_or_else(PoisonError::into_inner);
         self.fleet.hear(&told)?;
         self.peers.learn(&told.owners, &told.workers).map_err(|error| ServeError::Failed(error.to_string()))
     }

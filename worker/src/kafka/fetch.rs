@@ -19,7 +19,7 @@ use rdkafka::{
 
 use super::{
     SetupError, TopicPartition,
-    cluster::{ANSWER_WITHIN, Cluster, cause_of},
+    cluster::{Cluster, cause_of},
     ends::Ends,
     health::{Context, Health},
 };
@@ -77,6 +77,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// What brokers said longer ago is not known to hold any more.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 const SERVE_EVERY: Duration = Duration::from_millis(100);
+/// For a question whose answer depends on who leads a partition: the client looks again for that only when it is asked anew.
+const ASKED_ANEW_AFTER: Duration = Duration::from_secs(3);
+const BOUNDS_WITHIN: Duration = Duration::from_secs(20);
 /// Between two questions for a partition that has no leader yet.
 const LEADER_ELECTED_WITHIN: Duration = Duration::from_millis(50);
 /// For what the client does by itself, without a broker.
@@ -250,9 +253,10 @@ impl Fetcher {
     pub fn bounds(&self, partition: &TopicPartition) -> Result<(i64, i64), KafkaError> {
         let asked = Instant::now();
         loop {
-            let left = ANSWER_WITHIN.saturating_sub(asked.elapsed());
-            match self.consumer.fetch_watermarks(&partition.topic, partition.partition, left.max(AT_ONCE)) {
-                Err(error) if is_about_leader(&error) && !left.is_zero() => thread::sleep(LEADER_ELECTED_WITHIN),
+            match self.consumer.fetch_watermarks(&partition.topic, partition.partition, ASKED_ANEW_AFTER) {
+                Err(error) if is_passing(&error) && asked.elapsed() < BOUNDS_WITHIN => {
+                    thread::sleep(LEADER_ELECTED_WITHIN)
+                }
                 found => return found,
             }
         }
@@ -298,10 +302,11 @@ impl Fetcher {
     }
 }
 
-/// Is it that another broker leads the partition, or none yet, as just after its topic was made?
-fn is_about_leader(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
-    matches!(error.rdkafka_error_code(), Some(LeaderNotAvailable | NotLeaderForPartition))
+/// Is it that no broker leads the partition, as just after its topic was made or a broker came back, or none is there?
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{BrokerTransportFailure, LeaderNotAvailable, NotLeaderForPartition, OperationTimedOut};
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(LeaderNotAvailable | NotLeaderForPartition | OperationTimedOut | BrokerTransportFailure))
 }
 
 /// Has the client given up fetching where it was?

@@ -25,7 +25,8 @@ pub struct Question {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Forwarded {
-    /// Answered as `POST /v1/decisions`. Asked again, it is the same decision, and counts once.
+    /// Answered as `POST /v1/decisions`. Asked again, it counts once: what the first owner has appended stays, also if it could
+    /// not answer any more.
     Decide {
         whose: Whose,
         /// The events partition whose owner answers.

@@ -87,6 +87,9 @@ pub struct Tasks {
     pub owner: String,
     pub engine_version: u32,
     pub takes_orders: bool,
+    /// Of the placement record, as it was told last.
+    #[serde(default)]
+    pub revision: u64,
     pub tasks: Vec<TaskSaid>,
 }
 

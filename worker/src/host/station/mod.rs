@@ -183,7 +183,9 @@ impl Station {
                 self.gives_up(at, &error);
                 Ok(Stepped::Worked)
             }
-            Err(error @ (HostError::File(_) | HostError::Header { .. })) if self.seats[at].is_of_a_fleet() => {
+            Err(error @ (HostError::File(_) | HostError::Header { .. } | HostError::Source { .. }))
+                if self.seats[at].is_of_a_fleet() =>
+            {
                 self.gives_up(at, &error);
                 Ok(Stepped::Worked)
             }

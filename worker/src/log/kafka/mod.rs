@@ -170,9 +170,7 @@ impl Log for KafkaLog {
         match self.tails.read(&place, theirs(from), max_bytes, Instant::now()) {
             Kept::Records(records) => return Ok((from..).zip(records).collect()),
             // What somebody else appends shows in the end that brokers tell of.
-            Kept::Nothing if self.fetcher.ends.known(&place).is_some_and(|end| end.offset == theirs(from)) => {
-                return Ok(records);
-            }
+            Kept::Nothing if self.fetcher.confirmed_end(&place) == Some(theirs(from)) => return Ok(records),
             Kept::Lost { end } => {
                 return Err(ReadError::BeyondEnd { partition: partition.clone(), from, end: ours(end) });
             }

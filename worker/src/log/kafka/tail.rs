@@ -24,7 +24,7 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 pub enum Kept {
     /// They have to be fetched, if there are any.
     Unknown,
-    /// All that this process has appended is before that offset, and for a while nobody else has appended anything.
+    /// All that this process has appended is before that offset, and nobody else has ever appended anything.
     Nothing,
     /// In order, without a hole.
     Records(Vec<Vec<u8>>),
@@ -120,8 +120,10 @@ impl Tails {
         };
         let mut tail = lock(&tail);
         tail.read_at = now;
-        if let Some(lost) = tail.lost.filter(|lost| from > *lost) {
-            return Kept::Lost { end: lost };
+        match tail.lost {
+            Some(lost) if from > lost => return Kept::Lost { end: lost },
+            // Who begins before it reads what is there now.
+            _ => tail.lost = None,
         }
         if from < tail.start || from > tail.end() || !tail.is_alone(now) {
             return Kept::Unknown;
@@ -136,7 +138,11 @@ impl Tails {
             bytes += record.len().max(1);
             records.push(record.to_vec());
         }
-        if records.is_empty() { Kept::Nothing } else { Kept::Records(records) }
+        match records.is_empty() {
+            false => Kept::Records(records),
+            true if tail.alone_since.is_none() => Kept::Nothing,
+            true => Kept::Unknown,
+        }
     }
 
     /// Records before this offset are deleted.
@@ -206,12 +212,18 @@ mod tests {
         assert_eq!((tails.read(0), tails.bytes()), (Kept::Unknown, 0));
         assert_eq!(tails.read(5), Kept::Unknown, "more of theirs may be there");
         tails.now += SECOND;
-        assert_eq!(tails.read(5), Kept::Nothing);
+        assert_eq!(tails.read(5), Kept::Unknown, "and may be again");
         tails.append([5, 7, 8]);
         assert_eq!((tails.read(5), tails.read(7), tails.bytes()), (Kept::Unknown, Kept::Unknown, 0));
         tails.append([-1]);
         tails.now += SECOND;
-        assert_eq!((tails.read(0), tails.read(9)), (Kept::Nothing, Kept::Unknown), "its offset is not known");
+        assert_eq!((tails.read(0), tails.read(9)), (Kept::Unknown, Kept::Unknown), "its offset is not known");
+        tails.append([9, 10]);
+        assert_eq!(tails.read(9), Kept::Unknown, "those begin behind a hole");
+        tails.now += SECOND;
+        assert_eq!(tails.read(11), Kept::Unknown);
+        tails.append([11]);
+        assert_eq!(tails.read(11), records(&[11]), "alone for a while");
     }
 
     #[test]
