@@ -31,8 +31,12 @@ fn tasks(topics: &InTopics, folder: &Path) -> usize {
     topics.files(folder).len() + common::files_below(&folder.join("tills")).len() + 8 + 2
 }
 
+/// Parts in which the topic is filled while one mishap goes on, and how long each takes: events come all the time.
+const PARTS: usize = 16;
+const PART: Duration = Duration::from_millis(250);
+
 /// Fills the topic little by little, while mishaps happen one after the other.
-fn disturbed(seed: u64, events: u64, mishaps: &[Mishap], parts: usize) {
+fn disturbed(seed: u64, events: u64, mishaps: &[Mishap]) {
     let folder = tempfile::tempdir().unwrap();
     write_trace(folder.path(), &TraceConfig { events, users: events / 50, ..TraceConfig::default() }).unwrap();
     let broker = Broker::start().unwrap();
@@ -40,24 +44,27 @@ fn disturbed(seed: u64, events: u64, mishaps: &[Mishap], parts: usize) {
     let topics = InTopics::new(&shop, folder.path());
     let bucket = Bucket::start(&folder.path().join("store"));
     let mut fleet = Fleet::start(&bucket.pipeline(&topics.pipeline, "disturbed"), 3);
-    let is_over = AtomicBool::new(false);
+    let (parts, begun) = (PARTS * mishaps.len(), AtomicUsize::new(0));
     thread::scope(|scope| {
         let fill = scope.spawn(|| {
             for part in 0..parts {
-                topics.fill(&shop, folder.path(), part * 100 / parts, (part + 1) * 100 / parts);
-                let next = Instant::now() + Duration::from_millis(500);
-                while !is_over.load(Ordering::Acquire) && Instant::now() < next {
+                // Not ahead of the mishaps, nor long after them.
+                while part >= PARTS * begun.load(Ordering::Acquire) {
                     thread::sleep(Duration::from_millis(10));
                 }
+                topics.fill_of(&shop, folder.path(), part..part + 1, parts);
+                thread::sleep(PART);
             }
         });
+        // Also if one of them fails: then nobody waits for ever.
+        let _all = Begun(&begun);
         let mut rng = Rng::new(seed);
         for (n, mishap) in mishaps.iter().enumerate() {
             println!("{n}: {mishap:?}");
+            begun.store(n + 1, Ordering::Release);
             mishap.happen(&mut fleet, &broker, &bucket, &mut rng);
             thread::sleep(Duration::from_millis(rng.range(0, 3_000)));
         }
-        is_over.store(true, Ordering::Release);
         fill.join().unwrap();
     });
     let all = tasks(&topics, folder.path());
@@ -72,9 +79,18 @@ fn disturbed(seed: u64, events: u64, mishaps: &[Mishap], parts: usize) {
     assert_eq!(found, digests(&pipeline));
 }
 
+/// All mishaps have begun when this is dropped.
+struct Begun<'a>(&'a AtomicUsize);
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.0.store(usize::MAX / PARTS, Ordering::Release);
+    }
+}
+
 #[test]
 fn a_fleet_comes_to_the_same_whatever_happens() {
-    disturbed(11, 60_000, &Mishap::ALL, 40);
+    disturbed(11, 60_000, &Mishap::ALL);
 }
 
 const SHOP: &str = r#"
@@ -276,7 +292,7 @@ fn soak() {
     let seed = env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let mut rng = Rng::new(seed);
     let mishaps: Vec<Mishap> = (0..mishaps).filter_map(|_| rng.pick(&Mishap::ALL).copied()).collect();
-    disturbed(seed, 2_000_000, &mishaps, 4 * mishaps.len().max(1));
+    disturbed(seed, 10_000 * mishaps.len() as u64, &mishaps);
 }
 
 /// `make soak`: decisions go on from what is known, memory stays as it was, readiness says what is wrong, and all is well again

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
+    ops::Range,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -196,9 +197,14 @@ impl InTopics {
 
     /// Appends what the files hold between two parts of them, in percent.
     pub fn fill(&self, shop: &Shop<'_>, folder: &Path, from: usize, to: usize) {
+        self.fill_of(shop, folder, from..to, 100);
+    }
+
+    /// Likewise, of so many parts.
+    pub fn fill_of(&self, shop: &Shop<'_>, folder: &Path, parts: Range<usize>, of: usize) {
         for (partition, file) in self.files(folder).iter().enumerate() {
             let all: Vec<Vec<u8>> = lines(file).collect();
-            let part = &all[all.len() * from / 100..all.len() * to / 100];
+            let part = &all[all.len() * parts.start / of..all.len() * parts.end / of];
             shop.produce(&self.topic, partition, RECEIVED_MS, part);
         }
     }

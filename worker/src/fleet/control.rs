@@ -122,17 +122,9 @@ impl Control {
         Ok(control)
     }
 
-    pub fn placement(&self) -> &Placement {
-        &self.placement
-    }
-
     /// Of members that were heard lately, what each said.
     pub fn heard(&self) -> &BTreeMap<Member, MemberFacts> {
         &self.heard
-    }
-
-    pub fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
     }
 
     fn read(&mut self) -> Result<(), ControlError> {

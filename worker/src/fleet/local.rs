@@ -27,7 +27,7 @@ pub struct LocalWorker {
     address: SocketAddr,
     life: Option<Life>,
     /// Lives so far.
-    pub starts: u64,
+    starts: u64,
     wait: Duration,
     start_at: Instant,
 }
@@ -66,10 +66,6 @@ impl LocalWorker {
 
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    pub fn pid(&self) -> Option<u32> {
-        self.life.as_ref().map(|life| life.child.id())
     }
 
     /// Where it is, while it is there. Each is a failure domain of its own.
