@@ -47,20 +47,19 @@ fn disturbed(seed: u64, events: u64, mishaps: &[Mishap]) {
     let (parts, begun) = (PARTS * mishaps.len(), AtomicUsize::new(0));
     thread::scope(|scope| {
         let fill = scope.spawn(|| {
-            for part in 0..parts {
+            topics.fill_in_parts(&shop, folder.path(), parts, |part| {
+                thread::sleep(PART);
                 // Not ahead of the mishaps, nor long after them.
                 while part >= PARTS * begun.load(Ordering::Acquire) {
                     thread::sleep(Duration::from_millis(10));
                 }
-                topics.fill_of(&shop, folder.path(), part..part + 1, parts);
-                thread::sleep(PART);
-            }
+            });
         });
         // Also if one of them fails: then nobody waits for ever.
         let _all = Begun(&begun);
         let mut rng = Rng::new(seed);
         for (n, mishap) in mishaps.iter().enumerate() {
-            println!("{n}: {mishap:?}");
+            println!("{n}: {mishap:?}; resident KiB {:?}", fleet.resident_kib());
             begun.store(n + 1, Ordering::Release);
             mishap.happen(&mut fleet, &broker, &bucket, &mut rng);
             thread::sleep(Duration::from_millis(rng.range(0, 3_000)));

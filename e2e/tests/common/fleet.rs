@@ -168,12 +168,13 @@ impl Fleet {
     /// Resident memory of each worker, in the order of their names.
     pub fn resident_kib(&mut self) -> Vec<u64> {
         self.hear();
+        // Of those that live.
         let resident = |pid: &u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-            line.trim().trim_end_matches(" kB").parse().unwrap()
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.trim().trim_end_matches(" kB").parse().ok()
         };
-        self.pids.values().map(resident).collect()
+        self.pids.values().filter_map(resident).collect()
     }
 
     /// What a worker has; `None`: it does not answer.

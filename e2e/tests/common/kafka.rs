@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    ops::Range,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -197,15 +196,23 @@ impl InTopics {
 
     /// Appends what the files hold between two parts of them, in percent.
     pub fn fill(&self, shop: &Shop<'_>, folder: &Path, from: usize, to: usize) {
-        self.fill_of(shop, folder, from..to, 100);
-    }
-
-    /// Likewise, of so many parts.
-    pub fn fill_of(&self, shop: &Shop<'_>, folder: &Path, parts: Range<usize>, of: usize) {
         for (partition, file) in self.files(folder).iter().enumerate() {
             let all: Vec<Vec<u8>> = lines(file).collect();
-            let part = &all[all.len() * parts.start / of..all.len() * parts.end / of];
+            let part = &all[all.len() * from / 100..all.len() * to / 100];
             shop.produce(&self.topic, partition, RECEIVED_MS, part);
+        }
+    }
+
+    /// Appends all that the files hold, in so many parts; `between` each and the next.
+    pub fn fill_in_parts(&self, shop: &Shop<'_>, folder: &Path, parts: usize, mut between: impl FnMut(usize)) {
+        let files = self.files(folder);
+        let mut files: Vec<_> = files.iter().map(|file| (lines(file).count(), lines(file))).collect();
+        for part in 0..parts {
+            between(part);
+            for (partition, (total, lines)) in files.iter_mut().enumerate() {
+                let count = *total * (part + 1) / parts - *total * part / parts;
+                shop.produce(&self.topic, partition, RECEIVED_MS, lines.take(count));
+            }
         }
     }
 }

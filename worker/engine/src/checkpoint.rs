@@ -1,13 +1,14 @@
 //! The bytes of a task's checkpoint: a head, then tagged sections with a checksum each.
 //!
-//! Version 2: `"MLRC"`, version u8, task u8, base 0 or changes 1 u8, 0 u8, engine version u32; then for each section
-//! tag u8, length u64, xxh3 u64, bytes. Version 1 is laid out alike; some sections had less in it, or were not there.
+//! Version 3: `"MLRC"`, version u8, task u8, base 0 or changes 1 u8, 0 u8, engine version u32; then for each section
+//! tag u8, length u64, xxh3 u64, bytes. Earlier versions are laid out alike; some sections had less or more in
+//! them, or were not there.
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::codec::{Corrupt, Put, Reader};
 
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 const MAGIC: &[u8; 4] = b"MLRC";
 /// Tag, length, checksum.
 const SECTION_HEAD_BYTES: usize = 1 + 8 + 8;

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use millrace_crds::spec;
 
+pub use saved::Restoring;
 use shape::{Shape, shape_of};
 
 use crate::{
@@ -119,6 +120,11 @@ pub struct Joins {
     open: Bits,
     /// The checkpoint under way.
     snapshot: UnderWay,
+    /// Since the last checkpoint began: slots of what was opened or changed, and numbers of what it held and is closed.
+    changed: Bits,
+    closed: Vec<u64>,
+    /// Number of the last impression that was opened before it began.
+    saved: u64,
     /// By user slot: the newest open impression.
     newest: Vec<u32>,
     timers: Vec<VecDeque<Timer>>,
@@ -141,7 +147,7 @@ impl Joins {
         let counts = vec![OutcomeCounts::default(); outcomes.len()];
         let (slots, free, newest, values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (labelled, shapes) = (Vec::new(), vec![shape_of(examples)]);
-        let (open, snapshot) = (Bits::default(), None);
+        let (open, snapshot, changed, closed) = (Bits::default(), None, Bits::default(), Vec::new());
         Self {
             outcomes,
             shapes,
@@ -149,6 +155,9 @@ impl Joins {
             free,
             open,
             snapshot,
+            changed,
+            closed,
+            saved: 0,
             newest,
             timers,
             opened: 0,
@@ -200,6 +209,7 @@ impl Joins {
                 self.values.iter().for_each(|value| value.write(&mut join.values));
             }
         }
+        self.changed.insert(slot);
         self.link(slot);
         self.start_timers(slot);
     }
@@ -228,24 +238,7 @@ impl Joins {
         if let Some(slot) = self.free.pop() {
             return slot;
         }
-        self.slots.push(OpenJoin {
-            number: 0,
-            user: Pseudonym(0),
-            user_slot: NONE,
-            older: NONE,
-            newer: NONE,
-            time: Time(0),
-            origin: Origin::default(),
-            seq: Seq::START,
-            decision: 0,
-            fired: 0,
-            text: String::new(),
-            placement_len: 0,
-            platform_len: 0,
-            items: Vec::new(),
-            shape: 0,
-            values: Vec::new(),
-        });
+        self.slots.push(OpenJoin::default());
         (self.slots.len() - 1) as u32
     }
 
@@ -276,7 +269,11 @@ impl Joins {
     fn close(&mut self, slot: u32) {
         self.keep_image(slot);
         self.open.remove(slot);
+        self.changed.remove(slot);
         let join = &mut self.slots[slot as usize];
+        if join.number <= self.saved {
+            self.closed.push(join.number);
+        }
         let (older, newer, user) = (join.older, join.newer, join.user_slot as usize);
         join.number = 0;
         join.text.clear();
@@ -378,6 +375,7 @@ impl Joins {
     /// Labels the items of that category, or all; false: there is none.
     fn set_label(&mut self, slot: u32, n: usize, category: Option<u64>) -> bool {
         self.keep_image(slot);
+        self.changed.insert(slot);
         let (mut found, mut first) = (false, 0);
         for item in self.slots[slot as usize].items.iter_mut().filter(|i| category.is_none_or(|c| i.category == c)) {
             found = true;
@@ -404,6 +402,7 @@ impl Joins {
             return; // closed before its time
         }
         self.keep_image(timer.slot);
+        self.changed.insert(timer.slot);
         let join = &mut self.slots[timer.slot as usize];
         join.fired |= 1 << n;
         let of = Fired { user: join.user, decision: join.decision };
@@ -421,6 +420,29 @@ impl Joins {
         }
         if join.fired.count_ones() as usize == self.outcomes.len() {
             self.close(timer.slot);
+        }
+    }
+}
+
+impl Default for OpenJoin {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            user: Pseudonym(0),
+            user_slot: NONE,
+            older: NONE,
+            newer: NONE,
+            time: Time(0),
+            origin: Origin::default(),
+            seq: Seq::START,
+            decision: 0,
+            fired: 0,
+            text: String::new(),
+            placement_len: 0,
+            platform_len: 0,
+            items: Vec::new(),
+            shape: 0,
+            values: Vec::new(),
         }
     }
 }

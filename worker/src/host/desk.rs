@@ -277,6 +277,10 @@ impl Desk {
         log.append(&Control::Erase(erase), outbox)
     }
 
+    pub fn has_promised(&self) -> bool {
+        !self.promised.is_empty()
+    }
+
     pub fn promise(&mut self, promised: Promised) {
         self.promised.push(promised);
     }

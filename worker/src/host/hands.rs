@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{error::HostError, station::Made, task::Task};
+use super::{error::HostError, station::Made, task::Task, wake::Wake};
 use crate::{
     log::{Log, LogPartition},
     store::{Answer, Op, Store, checkpoint::Restored, keys::TaskId},
@@ -35,7 +35,7 @@ pub struct Tools {
     pub log: Arc<dyn Log>,
     pub make: Box<MakeTask>,
     /// There is news.
-    pub wake: Arc<dyn Fn() + Send + Sync>,
+    pub wake: Arc<Wake>,
     /// What was to be done will not be: nobody is to wait for it.
     pub failed: Box<dyn Fn() + Send + Sync>,
 }
@@ -55,7 +55,7 @@ pub fn start(tools: Tools) -> std::io::Result<(Sender<Errand>, Vec<JoinHandle<()
         thread::Builder::new().name(format!("hand-{number}")).spawn(move || {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tools.work(&receiver))) {
                 (tools.failed)();
-                (tools.wake)();
+                tools.wake.all();
                 resume_unwind(panic);
             }
         })
@@ -100,7 +100,7 @@ impl Tools {
     fn tell(&self, whom: &Sender<News>, news: News) {
         // Whoever wanted it may be gone by now.
         let _ = whom.send(news);
-        (self.wake)();
+        self.wake.all();
     }
 }
 

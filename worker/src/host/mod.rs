@@ -26,6 +26,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod wake;
 mod writer;
 
 use std::{
@@ -41,6 +42,7 @@ pub use start::{HostConfig, Tasks, Work};
 use status::TaskStatus;
 use task::Task;
 use thread::Control;
+use wake::Wake;
 
 use crate::log::AppendError;
 
@@ -75,7 +77,7 @@ pub struct Host {
     hands: Vec<JoinHandle<()>>,
     fleet: Arc<Fleet>,
     asked: serving::Asked,
-    wake: Arc<dyn Fn() + Send + Sync>,
+    wake: Arc<Wake>,
 }
 
 /// The tasks of a host that ended in good order.
@@ -107,7 +109,8 @@ impl Host {
 
     /// Wakes all engine threads: there is something new in a log.
     pub fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
-        self.wake.clone()
+        let wake = self.wake.clone();
+        Arc::new(move || wake.all())
     }
 
     /// Has all been read that was there at the start, and every copy of a model been brought up to date?

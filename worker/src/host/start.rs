@@ -32,6 +32,7 @@ use super::{
     serving::Asked,
     station::{Cadence, Command, NewSeat, Station},
     thread::{Control, Ended, EngineThread},
+    wake::Wake,
     writer::{self, Batch},
 };
 use crate::{
@@ -62,8 +63,8 @@ pub struct HostConfig {
 /// Written in a moment.
 const RELEASE_AT_ONCE_BYTES: u64 = 8 << 20;
 
-/// Until a frame is cut, if it is not full before.
-const FLUSH_EVERY: Duration = Duration::from_millis(5);
+/// Until a frame is cut, if it is not full before; and how long a thread sleeps that has nothing to do.
+const FLUSH_EVERY: Duration = Duration::from_millis(10);
 
 /// What a host works on, and with.
 pub struct Work {
@@ -227,15 +228,7 @@ struct Helpers {
 
 impl Starting<'_> {
     fn run(self, dealt: Vec<Dealt>, elsewhere: Option<Elsewhere>) -> Result<Host, HostError> {
-        let thread_list: Arc<Mutex<Vec<thread::Thread>>> = Arc::default();
-        let wake: Arc<dyn Fn() + Send + Sync> = {
-            let threads = thread_list.clone();
-            Arc::new(move || {
-                if let Ok(threads) = threads.lock() {
-                    threads.iter().for_each(thread::Thread::unpark);
-                }
-            })
-        };
+        let wake = Arc::<Wake>::default();
         let (writer, writer_thread) = writer::start(self.work.log.clone(), wake.clone(), self.failed())
             .map_err(|_| cannot_start("log-writer"))?;
         let (hands, mut hand_threads) = hands::start(self.tools(wake.clone())).map_err(|_| cannot_start("hand"))?;
@@ -251,11 +244,10 @@ impl Starting<'_> {
         for (number, dealt) in dealt.into_iter().enumerate() {
             let engine = self.engine(number, dealt, &helpers, figures[number].clone());
             boards.push(engine.board.clone());
+            let awaits = engine.awaits.clone();
             let spawned = spawn(engine)?;
             helpers.mailboxes[number].belongs_to(spawned.thread().clone());
-            if let Ok(mut list) = thread_list.lock() {
-                list.push(spawned.thread().clone());
-            }
+            wake.add(spawned.thread().clone(), awaits);
             engines.push(spawned);
         }
         Ok(Host {
@@ -304,7 +296,7 @@ impl Starting<'_> {
         Ok(Some(shipping))
     }
 
-    fn tools(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Tools {
+    fn tools(&self, wake: Arc<Wake>) -> Tools {
         let (work, shared, config) = (self.work.clone(), self.shared.clone(), self.config.clone());
         Tools {
             store: self.work.store.clone(),
@@ -335,6 +327,7 @@ impl Starting<'_> {
             log: self.work.log.clone(),
             writer: writer.clone(),
             hands: hands.clone(),
+            awaits: Arc::default(),
             news,
             tell,
             // What was announced is durable.

@@ -26,6 +26,7 @@ use super::{
     station::{Command, Now, Seat, Station},
     status::TaskStatus,
     task::{Done, Stepped, Task},
+    wake::Awaits,
     writer::Batch,
 };
 use crate::{
@@ -95,6 +96,7 @@ pub struct EngineThread {
     /// Cut, but not taken by the writer yet: while there are any, tasks pause and only requests are answered.
     pub backlog: VecDeque<Batch>,
     pub control: Arc<Control>,
+    pub awaits: Arc<Awaits>,
     pub desk: Desk,
 }
 
@@ -103,10 +105,6 @@ const BACKLOG_BYTES: usize = 64 << 20;
 const STATUS_EVERY: Duration = Duration::from_millis(50);
 /// Of a profile or model task at a time.
 const FOLLOWER_STEPS: usize = 8;
-/// The longest sleep of a thread that nobody wakes.
-const IDLE_SLEEP: Duration = Duration::from_millis(20);
-/// Telling costs something: a thread that wakes for every request does not do it each time.
-const STATUS_EVERY_IDLE: Duration = Duration::from_millis(5);
 /// Until a thread that has nothing else to do looks again for what it was promised.
 const WAIT: Duration = Duration::from_millis(1);
 
@@ -137,17 +135,25 @@ impl EngineThread {
             self.tolerate(ticked)?;
             self.dispatch();
             let changed = self.settle();
-            if changed || told.elapsed() >= if progressed { STATUS_EVERY } else { STATUS_EVERY_IDLE } {
+            self.catch_up();
+            if changed || told.elapsed() >= STATUS_EVERY {
                 self.tell();
                 told = Instant::now();
             }
             if !progressed {
-                let waits = if self.backlog.is_empty() { IDLE_SLEEP } else { WAIT };
-                let until_due = self.station.sleeps_for(self.control.now());
-                thread::park_timeout(until_due.unwrap_or(waits).min(waits));
+                self.rest();
             }
         }
         self.finish()
+    }
+
+    /// Sleeps until frames are to be cut, or somebody asks for something.
+    fn rest(&self) {
+        if self.awaits.begin(self.desk.has_promised() || !self.backlog.is_empty()) {
+            return;
+        }
+        let until_due = self.station.sleeps_for(self.control.now());
+        thread::park_timeout(if self.backlog.is_empty() { until_due } else { WAIT.min(until_due) });
     }
 
     /// Steps of one task, each followed by what is asked meanwhile. What reads a log has more of them than what feeds it, so
@@ -297,7 +303,8 @@ impl EngineThread {
     }
 
     /// How far tasks are on the way to what was there when they came.
-    fn catch_up(&mut self, quiet: bool) {
+    fn catch_up(&mut self) {
+        let quiet = self.station.is_quiet();
         let catch_up = &self.control.catch_up;
         let (acknowledged, next_ticket) = (self.station.acknowledged(), self.station.sent() + 1);
         for seat in &self.station.seats {
@@ -340,7 +347,6 @@ impl EngineThread {
 
     fn tell(&mut self) {
         let quiet = self.station.is_quiet();
-        self.catch_up(quiet);
         let (stage, since_start) = (self.control.stage.load(Ordering::Acquire), self.control.now().since_start);
         let mut told = Told { reports: self.station.reports(), tasks: Vec::new() };
         for seat in &mut self.station.seats {

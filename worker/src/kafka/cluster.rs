@@ -111,7 +111,9 @@ impl Cluster {
             // Ends are those of committed records.
             .set("isolation.level", "read_committed")
             .set("queued.min.messages", "10000")
-            .set("fetch.wait.max.ms", "100")
+            // An answer for every few records would cost more than all that is done with them.
+            .set("fetch.min.bytes", "16384")
+            .set("fetch.wait.max.ms", "20")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
             // Of each partition, since each has a queue of its own.

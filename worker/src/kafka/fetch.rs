@@ -55,10 +55,18 @@ struct Feed {
     next: Option<i64>,
     /// When brokers were heard to say that nothing follows.
     eof: Option<Instant>,
-    /// The partition ended here, behind `next`, at some moment. If nothing follows all the same, as is heard later, what lies
-    /// between are marks of transactions.
-    ended: Option<(i64, Instant)>,
+    /// Nothing comes of what is said to be there.
+    withheld: Option<Withheld>,
     read_at: Instant,
+}
+
+/// The partition ends behind `next`. If it is said again that nothing follows, what lies between are marks of transactions.
+#[derive(Clone, Copy)]
+struct Withheld {
+    end: i64,
+    since: Instant,
+    /// Sought anew, so that it is said again.
+    sought: Option<Instant>,
 }
 
 type Feeds = HashMap<TopicPartition, Arc<Mutex<Feed>>>;
@@ -73,9 +81,11 @@ pub struct Fetcher {
 }
 
 /// A partition that nobody reads any more is fetched no longer.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 /// What brokers said longer ago is not known to hold any more.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+/// How long a record that is there may be on its way. To seek costs all that was fetched ahead.
+const ARRIVES_WITHIN: Duration = Duration::from_millis(500);
 const SERVE_EVERY: Duration = Duration::from_millis(100);
 /// For a question whose answer depends on who leads a partition: the client looks again for that only when it is asked anew.
 const ASKED_ANEW_AFTER: Duration = Duration::from_secs(3);
@@ -143,7 +153,7 @@ impl Fetcher {
             }
             feed.next = Some(from);
         }
-        let Feed { queue, next: known, eof, ended, .. } = &mut *feed;
+        let Feed { queue, next: known, eof, withheld, .. } = &mut *feed;
         let (mut bytes, mut next, mut failure) = (0, from, None);
         while bytes < max_bytes.max(1) {
             match queue.poll(Duration::ZERO) {
@@ -154,7 +164,7 @@ impl Fetcher {
                         continue;
                     }
                     next = message.offset() + 1;
-                    (*eof, *ended) = (None, None);
+                    (*eof, *withheld) = (None, None);
                     let value = message.payload().unwrap_or_default();
                     bytes += value.len().max(1);
                     let timestamp_ms = message.timestamp().to_millis();
@@ -196,7 +206,7 @@ impl Fetcher {
             .and_then(|()| self.consumer.incremental_assign(&assigned))
             .map_err(|error| refused(error.to_string()))?;
         let feed =
-            Arc::new(Mutex::new(Feed { queue, next: Some(from), eof: None, ended: None, read_at: Instant::now() }));
+            Arc::new(Mutex::new(Feed { queue, next: Some(from), eof: None, withheld: None, read_at: Instant::now() }));
         feeds.insert(partition.clone(), feed.clone());
         Ok(feed)
     }
@@ -217,15 +227,19 @@ impl Fetcher {
         let Some(feed) = lock(&self.feeds).get(partition).cloned() else { return false };
         let mut feed = lock(&feed);
         let Some(eof) = feed.eof.filter(|_| feed.next == Some(next)) else { return false };
-        match feed.ended {
-            Some((ended, noted)) if ended == end => eof > noted,
-            _ => {
-                // Sought anew, so that it is said again, of this end.
-                feed.ended = Some((end, Instant::now()));
+        let now = Instant::now();
+        let mut withheld =
+            feed.withheld.filter(|of| of.end == end).unwrap_or(Withheld { end, since: now, sought: None });
+        match withheld.sought {
+            Some(sought) if eof > sought => return true,
+            None if now.saturating_duration_since(withheld.since) >= ARRIVES_WITHIN => {
+                withheld.sought = Some(now);
                 (feed.next, feed.eof) = (None, None);
-                false
             }
+            _ => {}
         }
+        feed.withheld = Some(withheld);
+        false
     }
 
     /// The partition is fetched no longer.

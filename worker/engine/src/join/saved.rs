@@ -1,10 +1,13 @@
-//! Open impressions as bytes.
+//! Open impressions as bytes: all of them, or what became of them since.
+
+use std::{collections::BTreeMap, mem};
 
 use super::{
     ExamplePlan, Joins, NONE, OpenItem, OpenJoin, OutcomeCounts, OutcomePlan,
     shape::{Kept, Shape},
 };
 use crate::{
+    checkpoint::Extent,
     codec::{Corrupt, Put, Reader},
     event::{Pseudonym, Time, category_of_text},
     example::{FeatureValue, VALUE_BYTES},
@@ -41,8 +44,8 @@ impl Joins {
         })
     }
 
-    /// Fixes what [`Joins::go_on`] is to encode: all open impressions as they are now.
-    pub fn begin(&mut self) {
+    /// Fixes what [`Joins::go_on`] is to encode, as it is now. Afterwards, changes are counted from here.
+    pub fn begin(&mut self, extent: Extent) {
         let mut head = Vec::new();
         head.put_u64(self.opened);
         head.put_u32(self.counts.len() as u32);
@@ -60,49 +63,22 @@ impl Joins {
                 head.put_u32(kept.columns as u32);
             }
         }
-        head.put_u32(self.open_count() as u32);
+        let (changed, closed) = (mem::take(&mut self.changed), mem::take(&mut self.closed));
+        let mut tail = Vec::new();
+        let of = match extent {
+            Extent::Base => self.open.clone(),
+            Extent::Changes => {
+                tail.put_u32(closed.len() as u32);
+                closed.iter().for_each(|number| tail.put_u64(*number));
+                changed
+            }
+        };
+        self.saved = self.opened;
+        head.put_u32(of.count() as u32);
         // An open impression has a timer, and timers are in the order of numbers.
         let lowest = self.timers.iter().filter_map(|queue| queue.front()).map(|timer| timer.number).min();
         let numbers = (lowest.unwrap_or_default().into(), self.opened.into());
-        self.snapshot = Some(Box::new(Snapshot::begin(self.open.clone(), numbers, head, Vec::new())));
-    }
-
-    /// Reads what `go_on` wrote, under the same plans. `slot_of` finds a user's slot. `version`: of the checkpoint; 1 knew
-    /// but one shape.
-    pub fn read(
-        outcomes: Vec<OutcomePlan>,
-        examples: &[ExamplePlan],
-        version: u8,
-        r: &mut Reader<'_>,
-        slot_of: impl Fn(Pseudonym) -> Option<u32>,
-    ) -> Result<Self, Corrupt> {
-        let mut joins = Self::new(outcomes, examples);
-        joins.opened = r.u64("joins opened")?;
-        if r.count(16, "outcome counts")? != joins.counts.len() {
-            return Err(r.corrupt("outcome counts"));
-        }
-        for c in &mut joins.counts {
-            *c = OutcomeCounts { events: r.u64("outcome events")?, matched: r.u64("outcomes matched")? };
-        }
-        if version > 1 {
-            joins.read_shapes(examples, r)?;
-        }
-        for _ in 0..r.count(80, "open joins")? {
-            let slot = joins.take_slot();
-            let join = &mut joins.slots[slot as usize];
-            join.number = r.u64("join number")?;
-            join.shape = if version > 1 { r.u32("shape of a join")? } else { 0 };
-            join.read_content(r)?;
-            let shape = joins.shapes.get(join.shape as usize).ok_or(r.corrupt("shape of a join"))?;
-            let columns: usize = shape.iter().map(|kept| kept.columns).sum();
-            if join.values.len() != columns * join.items.len() * VALUE_BYTES {
-                return Err(r.corrupt("values of a join"));
-            }
-            join.user_slot = slot_of(join.user).ok_or(r.corrupt("user of a join"))?;
-            joins.link(slot);
-            joins.start_timers(slot);
-        }
-        Ok(joins)
+        self.snapshot = Some(Box::new(Snapshot::begin(of, numbers, head, tail)));
     }
 
     fn read_shapes(&mut self, examples: &[ExamplePlan], r: &mut Reader<'_>) -> Result<(), Corrupt> {
@@ -125,6 +101,73 @@ impl Joins {
         let last = self.shapes.last().ok_or(r.corrupt("shapes of joins"))?;
         let is_now = last.len() == examples.len() && last.iter().zip(examples).all(same);
         if is_now { Ok(()) } else { Err(r.corrupt("models of joins")) }
+    }
+}
+
+/// Open impressions as a base and the changes after it tell of them, which were made under the same plans.
+pub struct Restoring<'a> {
+    joins: Joins,
+    examples: &'a [ExamplePlan],
+    /// By number.
+    open: BTreeMap<u64, OpenJoin>,
+}
+
+impl<'a> Restoring<'a> {
+    pub fn new(outcomes: Vec<OutcomePlan>, examples: &'a [ExamplePlan]) -> Self {
+        Self { joins: Joins::new(outcomes, examples), examples, open: BTreeMap::new() }
+    }
+
+    /// Reads what `go_on` wrote next. `version`: of the checkpoint; 1 knew but one shape, and up to 2 all open impressions were
+    /// written each time.
+    pub fn read(&mut self, version: u8, extent: Extent, r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let joins = &mut self.joins;
+        joins.opened = r.u64("joins opened")?;
+        if r.count(16, "outcome counts")? != joins.counts.len() {
+            return Err(r.corrupt("outcome counts"));
+        }
+        for c in &mut joins.counts {
+            *c = OutcomeCounts { events: r.u64("outcome events")?, matched: r.u64("outcomes matched")? };
+        }
+        if version > 1 {
+            joins.read_shapes(self.examples, r)?;
+        }
+        let changes_only = extent == Extent::Changes && version > 2;
+        if !changes_only {
+            self.open.clear();
+        }
+        for _ in 0..r.count(80, "open joins")? {
+            let number = r.u64("join number")?;
+            let shape = if version > 1 { r.u32("shape of a join")? } else { 0 };
+            let mut join = OpenJoin { number, shape, ..OpenJoin::default() };
+            join.read_content(r)?;
+            let shape = joins.shapes.get(shape as usize).ok_or(r.corrupt("shape of a join"))?;
+            let columns: usize = shape.iter().map(|kept| kept.columns).sum();
+            if join.values.len() != columns * join.items.len() * VALUE_BYTES {
+                return Err(r.corrupt("values of a join"));
+            }
+            self.open.insert(number, join);
+        }
+        if changes_only {
+            for _ in 0..r.count(8, "closed joins")? {
+                let number = r.u64("closed join")?;
+                self.open.remove(&number).ok_or(r.corrupt("closed join"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `slot_of` finds a user's slot.
+    pub fn finish(self, slot_of: impl Fn(Pseudonym) -> Option<u32>) -> Result<Joins, Corrupt> {
+        let Self { mut joins, open, .. } = self;
+        joins.saved = joins.opened;
+        for (_, mut join) in open {
+            join.user_slot = slot_of(join.user).ok_or(Reader::new(&[]).corrupt("user of a join"))?;
+            let slot = joins.slots.len() as u32;
+            joins.slots.push(join);
+            joins.link(slot);
+            joins.start_timers(slot);
+        }
+        Ok(joins)
     }
 }
 

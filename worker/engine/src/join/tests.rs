@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    checkpoint::{Extent, VERSION},
     codec::Reader,
     event::{ConsentChange, EventWriter, Head, Item},
 };
@@ -110,12 +111,19 @@ fn naive(events: &[Small]) -> Vec<Row> {
     rows
 }
 
+fn save(joins: &mut Joins, extent: Extent) -> Vec<u8> {
+    let (mut saved, mut all) = (Vec::new(), usize::MAX);
+    joins.begin(extent);
+    assert!(joins.go_on(&mut all, &mut saved));
+    saved
+}
+
 /// The fast join, driven as the profile task drives it, saved and restored where `restore` says.
 fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
     let examples: Vec<ExamplePlan> =
         (0..3).map(|outcome| ExamplePlan { model: format!("m{outcome}"), outcome, schema: 7, columns: 1 }).collect();
     let mut joins = Joins::new(outcomes(), &examples);
-    let mut rows = Vec::new();
+    let (mut rows, mut parts) = (Vec::new(), Vec::new());
     let fire = |joins: &mut Joins, rows: &mut Vec<Row>| {
         joins.fire(|model, _, head, values| {
             let mut values = Reader::new(values);
@@ -141,11 +149,13 @@ fn fast(events: &[Small], restore: &[bool]) -> Vec<Row> {
             });
         }
         if restore.get(i) == Some(&true) {
-            let mut saved = Vec::new();
-            joins.begin();
-            let mut all = usize::MAX;
-            assert!(joins.go_on(&mut all, &mut saved));
-            let restored = Joins::read(outcomes(), &examples, 2, &mut Reader::new(&saved), |_| Some(0)).unwrap();
+            let extent = if parts.is_empty() { Extent::Base } else { Extent::Changes };
+            parts.push((extent, save(&mut joins, extent)));
+            let mut restoring = Restoring::new(outcomes(), &examples);
+            for (extent, part) in &parts {
+                restoring.read(VERSION, *extent, &mut Reader::new(part)).unwrap();
+            }
+            let restored = restoring.finish(|_| Some(0)).unwrap();
             assert_eq!(restored.digest(), joins.digest());
             joins = restored;
         }
@@ -189,4 +199,39 @@ fn a_user_who_is_forgotten_leaves_no_example() {
         joins.fire(|_, _, _, _| panic!("the impression was forgotten"));
     }
     assert_eq!(joins.open_count(), 0);
+}
+
+#[test]
+fn changes_hold_what_was_opened_labelled_or_closed() {
+    let examples = [ExamplePlan { model: "m".into(), outcome: 0, schema: 7, columns: 0 }];
+    let small = |record: u64, kind| Small { time: 1, record, kind, decision: 0, items: vec![1] };
+    let mut joins = Joins::new(outcomes(), &examples);
+    let feed = |joins: &mut Joins, user_slot: u32, small: &Small| {
+        let bytes = encode(small, 0);
+        let event = Event::read(&bytes).unwrap();
+        joins.label(user_slot, Origin::default(), &event);
+        if small.kind == IMPRESSION {
+            joins.open(user_slot, Origin::default(), &event, |_, _, _| {});
+        }
+    };
+    (0..100).for_each(|user| feed(&mut joins, user, &small(u64::from(user), IMPRESSION)));
+    let base = save(&mut joins, Extent::Base);
+    let nothing = save(&mut joins, Extent::Changes);
+    feed(&mut joins, 5, &small(100, CLICK));
+    // The newest was never saved: nobody needs to know that it is gone.
+    feed(&mut joins, 100, &small(101, IMPRESSION));
+    [100, 7, 8].into_iter().for_each(|user| joins.forget(user));
+    feed(&mut joins, 100, &small(102, IMPRESSION));
+    let changes = save(&mut joins, Extent::Changes);
+    let row = (base.len() - nothing.len()) / 100;
+    let two_rows = nothing.len() + 2 * row;
+    assert!((two_rows..two_rows + row).contains(&changes.len()), "{row}: {} {}", nothing.len(), changes.len());
+    let restored = |parts: &[(Extent, &[u8])]| {
+        let mut restoring = Restoring::new(outcomes(), &examples);
+        let read = parts.iter().try_for_each(|(of, part)| restoring.read(VERSION, *of, &mut Reader::new(part)));
+        read.and_then(|()| restoring.finish(|_| Some(0))).map(|joins| (joins.open_count(), joins.digest()))
+    };
+    let all = [(Extent::Base, base.as_slice()), (Extent::Changes, &nothing), (Extent::Changes, &changes)];
+    assert_eq!(restored(&all).unwrap(), (99, joins.digest()));
+    assert!(restored(&all[1..]).is_err(), "what is closed was never open");
 }

@@ -10,7 +10,7 @@ use crate::{
     codec::{Put, Reader},
     dedupe::Dedupe,
     frame::Kind,
-    join::Joins,
+    join::Restoring,
     order::{Merge, MergeImage},
     plan::Plan,
     snapshot::Rows,
@@ -87,7 +87,7 @@ impl Profile {
         self.cancel_checkpoint();
         let changes_only = extent == Extent::Changes;
         let users_bytes = self.users.begin(extent);
-        self.joins.begin();
+        self.joins.begin(extent);
         self.dedupe.begin(changes_only);
         self.decisions.begin(changes_only);
         let (mut before, mut behind) = (CheckpointWriter::sections(), CheckpointWriter::sections());
@@ -189,6 +189,8 @@ impl Profile {
     /// `plan`, that is what counts, see [`Profile::plan`].
     pub fn restore(plan: Arc<Plan>, parts: &[&[u8]]) -> Result<Self, CheckpointError> {
         let mut profile = Self::configured_by(parts, plan)?;
+        let examples = profile.plan.example_plans();
+        let mut joins = Restoring::new(profile.plan.outcomes.clone(), &examples);
         for part in parts {
             let part = Checkpoint::read(part, TaskKind::Profile)?;
             let users = part.section(USERS)?;
@@ -202,6 +204,7 @@ impl Profile {
             }
             profile.dedupe.read(&mut Reader::new(part.section(DEDUPE)?))?;
             profile.read_counts(&part)?;
+            joins.read(part.version, part.extent, &mut Reader::new(part.section(JOINS)?))?;
             if part.version > 1 {
                 profile.decisions.read(&mut Reader::new(part.section(DECISIONS)?))?;
             }
@@ -225,8 +228,7 @@ impl Profile {
                 }
             }
             let slot_of = |user| users.find(user).map(|slot| slot.0);
-            let r = &mut Reader::new(last.section(JOINS)?);
-            profile.joins = Joins::read(plan.outcomes.clone(), &plan.example_plans(), last.version, r, slot_of)?;
+            profile.joins = joins.finish(slot_of)?;
         }
         profile.users.mark_clean();
         Ok(profile)

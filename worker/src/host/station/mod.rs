@@ -99,6 +99,14 @@ pub struct Cadence {
     pub spec_digest: u64,
 }
 
+impl Cadence {
+    /// When the time between two cuts began. All threads cut at once: what they have for one log partition goes together.
+    fn begun(&self, now: Duration) -> Duration {
+        let nanos = now.as_nanos() % self.flush_every.as_nanos().max(1);
+        now.saturating_sub(Duration::from_nanos(nanos as u64))
+    }
+}
+
 pub struct Station {
     pub seats: Vec<Seat>,
     pub outbox: Outbox,
@@ -167,10 +175,9 @@ impl Station {
         self.acknowledged >= self.sent && !self.outbox.has_news()
     }
 
-    /// How long until something is due by itself.
-    pub fn sleeps_for(&self, now: Now) -> Option<Duration> {
-        let until_flush = self.cadence.flush_every.saturating_sub(now.since_start.saturating_sub(self.flushed));
-        self.outbox.has_news().then_some(until_flush)
+    /// How long until frames are cut again, if there is anything.
+    pub fn sleeps_for(&self, now: Now) -> Duration {
+        self.cadence.flush_every.saturating_sub(now.since_start.saturating_sub(self.flushed))
     }
 
     /// A seat reads or applies about `budget` records, and encodes as many rows of a state that is being taken. It may be
@@ -307,7 +314,7 @@ impl Station {
             return Ok(());
         }
         self.flush();
-        self.flushed = now.since_start;
+        self.flushed = self.cadence.begun(now.since_start);
         for at in 0..self.seats.len() {
             self.look(at, now);
             let seat = &self.seats[at];

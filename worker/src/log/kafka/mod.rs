@@ -141,16 +141,20 @@ impl Log for KafkaLog {
             let mut record = BaseRecord::<(), [u8], _>::with_opaque_to(&place.topic, Box::new((awaited.clone(), n)))
                 .partition(place.partition)
                 .payload(bytes);
-            loop {
+            self.tails.sent(place);
+            let failed_at_once = loop {
                 match self.producer.send(record) {
-                    Ok(()) => break,
+                    Ok(()) => break None,
                     Err((error, again)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                         record = again;
                         thread::sleep(QUEUE_FULL_FOR);
                     }
-                    Err((error, _)) if n == 0 => return Err(failed(cause_of(&error))),
-                    Err((error, _)) => return Err(AppendError::Unknown(Cause::Remote(cause_of(&error)))),
+                    Err((error, _)) => break Some(cause_of(&error)),
                 }
+            };
+            if let Some(cause) = failed_at_once {
+                self.tails.not_acknowledged(place);
+                return Err(if n == 0 { failed(cause) } else { AppendError::Unknown(Cause::Remote(cause)) });
             }
         }
         let offsets = awaited.all().map_err(|cause| AppendError::Unknown(Cause::Remote(cause)))?;
@@ -170,11 +174,16 @@ impl Log for KafkaLog {
         match self.tails.read(&place, theirs(from), max_bytes, Instant::now()) {
             Kept::Records(records) => return Ok((from..).zip(records).collect()),
             // What somebody else appends shows in the end that brokers tell of.
-            Kept::Nothing if self.fetcher.confirmed_end(&place) == Some(theirs(from)) => return Ok(records),
+            Kept::Nothing { under_way }
+                if (self.fetcher.confirmed_end(&place))
+                    .is_some_and(|end| (theirs(from)..=theirs(from) + under_way as i64).contains(&end)) =>
+            {
+                return Ok(records);
+            }
             Kept::Lost { end } => {
                 return Err(ReadError::BeyondEnd { partition: partition.clone(), from, end: ours(end) });
             }
-            Kept::Nothing | Kept::Unknown => {}
+            Kept::Nothing { .. } | Kept::Unknown => {}
         }
         let mut next = from;
         let mut hole = None;
@@ -331,7 +340,10 @@ impl ProducerContext for Deliveries {
                 self.tails.acknowledged(place, offset, message.payload().unwrap_or_default(), Instant::now());
                 awaited.delivered(n, Ok(offset));
             }
-            Err((error, _)) => awaited.delivered(n, Err(cause_of(error))),
+            Err((error, _)) => {
+                self.tails.not_acknowledged(&awaited.places[n]);
+                awaited.delivered(n, Err(cause_of(error)));
+            }
         }
     }
 }

@@ -24,8 +24,9 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 pub enum Kept {
     /// They have to be fetched, if there are any.
     Unknown,
-    /// All that this process has appended is before that offset, and nobody else has ever appended anything.
-    Nothing,
+    /// All that this process has appended is before that offset, but for records that are under way; and nobody else has ever
+    /// appended anything.
+    Nothing { under_way: usize },
     /// In order, without a hole.
     Records(Vec<Vec<u8>>),
     /// Records before that offset were lost: the partition was seen to end there.
@@ -45,6 +46,8 @@ struct Tail {
     /// Behind the last record of ours.
     acknowledged: i64,
     records: VecDeque<Arc<[u8]>>,
+    /// Records of ours that brokers have not answered for yet.
+    under_way: usize,
     alone_since: Option<Instant>,
     read_at: Instant,
     /// The lowest offset that was given to two records.
@@ -57,7 +60,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Tail {
     fn at(start: i64, now: Instant) -> Self {
-        Self { start, acknowledged: 0, records: VecDeque::new(), alone_since: None, read_at: now, lost: None }
+        Self {
+            start,
+            acknowledged: 0,
+            records: VecDeque::new(),
+            under_way: 0,
+            alone_since: None,
+            read_at: now,
+            lost: None,
+        }
     }
 
     fn end(&self) -> i64 {
@@ -77,16 +88,36 @@ impl Tail {
 }
 
 impl Tails {
+    fn of(&self, partition: &TopicPartition) -> Option<Arc<Mutex<Tail>>> {
+        lock(&self.partitions).get(partition).cloned()
+    }
+
+    /// A record of ours is sent.
+    pub fn sent(&self, partition: &TopicPartition) {
+        if let Some(tail) = self.of(partition) {
+            lock(&tail).under_way += 1;
+        }
+    }
+
+    /// It may be there or not; what follows is not sent.
+    pub fn not_acknowledged(&self, partition: &TopicPartition) {
+        if let Some(tail) = self.of(partition) {
+            let mut tail = lock(&tail);
+            tail.under_way = tail.under_way.saturating_sub(1);
+        }
+    }
+
     /// A record of ours was acknowledged, behind all of ours that were before. Offsets that are not known are negative.
     pub fn acknowledged(&self, partition: &TopicPartition, offset: i64, record: &[u8], now: Instant) {
-        let Some(tail) = lock(&self.partitions).get(partition).cloned() else { return };
+        let Some(tail) = self.of(partition) else { return };
         let mut tail = lock(&tail);
+        tail.under_way = tail.under_way.saturating_sub(1);
         let end = tail.end();
         if (0..tail.acknowledged).contains(&offset) {
             tail.lost = Some(tail.lost.map_or(offset, |lost| lost.min(offset)));
         }
-        if offset != end {
-            // Between are records of others.
+        if tail.acknowledged > 0 && offset != tail.acknowledged {
+            // Between are records of others. Before our first one, nobody knows whose they are: they are fetched.
             tail.alone_since = Some(now);
         }
         tail.acknowledged = offset + 1;
@@ -140,14 +171,14 @@ impl Tails {
         }
         match records.is_empty() {
             false => Kept::Records(records),
-            true if tail.alone_since.is_none() => Kept::Nothing,
+            true if tail.alone_since.is_none() => Kept::Nothing { under_way: tail.under_way },
             true => Kept::Unknown,
         }
     }
 
     /// Records before this offset are deleted.
     pub fn trim(&self, partition: &TopicPartition, before: i64) {
-        let Some(tail) = lock(&self.partitions).get(partition).cloned() else { return };
+        let Some(tail) = self.of(partition) else { return };
         let mut tail = lock(&tail);
         let before = before.min(tail.end());
         if before > tail.start {
@@ -189,6 +220,8 @@ mod tests {
         }
     }
 
+    const NOTHING: Kept = Kept::Nothing { under_way: 0 };
+
     fn records(of: &[u8]) -> Kept {
         Kept::Records(of.iter().map(|n| vec![*n]).collect())
     }
@@ -196,13 +229,26 @@ mod tests {
     #[test]
     fn what_was_appended_is_given_once_it_is_acknowledged() {
         let tails = Fixture::at(7);
-        assert_eq!(tails.read(7), Kept::Nothing);
+        assert_eq!(tails.read(7), NOTHING);
+        (0..4).for_each(|_| tails.tails.sent(&tails.partition));
+        tails.tails.not_acknowledged(&tails.partition);
+        assert_eq!(tails.read(7), Kept::Nothing { under_way: 3 });
         tails.append([7, 8, 9]);
         assert_eq!(tails.read(7), records(&[7, 8]));
         assert_eq!((tails.read(9), tails.bytes()), (records(&[9]), 1));
-        assert_eq!((tails.read(10), tails.bytes()), (Kept::Nothing, 0));
+        assert_eq!((tails.read(10), tails.bytes()), (NOTHING, 0));
         assert_eq!(tails.read(9), Kept::Unknown, "again");
         assert_eq!(tails.read(11), Kept::Unknown, "somebody else's");
+    }
+
+    #[test]
+    fn what_was_appended_before_anybody_read_is_fetched_once() {
+        let tails = Fixture::at(0);
+        tails.append([2]);
+        assert_eq!((tails.read(0), tails.read(2)), (Kept::Unknown, Kept::Unknown));
+        assert_eq!(tails.read(3), NOTHING);
+        tails.append([3]);
+        assert_eq!(tails.read(3), records(&[3]));
     }
 
     #[test]
@@ -246,7 +292,7 @@ mod tests {
         tails.tails.trim(&tails.partition, 2);
         assert_eq!((tails.read(1), tails.bytes()), (Kept::Unknown, 2));
         tails.tails.trim(&tails.partition, 9);
-        assert_eq!((tails.read(3), tails.read(4)), (Kept::Unknown, Kept::Nothing));
+        assert_eq!((tails.read(3), tails.read(4)), (Kept::Unknown, NOTHING));
         tails.append([4]);
         assert_eq!(tails.read(4), records(&[4]));
     }

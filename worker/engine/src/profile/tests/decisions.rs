@@ -79,13 +79,17 @@ pub fn decision(rig: &Rig, id: &str, of: &str, time_ms: i64, placement: &str, it
 const VIEW_OF: &str = r#"{"type":"view","u":"a","t":2000,"item":"i1","cat":"x","d":"d1","p":"home"}"#;
 const CLICK_OF: &str = r#"{"type":"click","u":"a","t":3000,"item":"i1","cat":"x","id":"e1","d":"d1","p":"home"}"#;
 
-/// Something of everything that version 2 holds.
-pub fn saved() -> Vec<u8> {
+/// Something of everything that a checkpoint holds: a base, and changes.
+pub fn saved() -> (Rig, Vec<u8>, Vec<u8>) {
     let mut rig = rig_of(&experiments::pipeline());
     rig.read(&[GRANT, VIEW_OF, CLICK_OF]);
     rig.control(&Control::Decision(decision(&rig, "d1", "a", 1_900, "home", &["i1", "i2"])));
     rig.control(&Control::Erase(crate::control::Erase { user: user("x"), time: Time(5_000_000) }));
-    rig.profile.checkpoint(Extent::Base)
+    let base = rig.profile.checkpoint(Extent::Base);
+    // One impression is labelled and becomes an example, the next one is open.
+    rig.read(&[r#"{"type":"view","u":"a","t":4000,"item":"i2","cat":"y","p":"home"}"#, LATER]);
+    let changes = rig.profile.checkpoint(Extent::Changes);
+    (rig, base, changes)
 }
 
 #[test]
