@@ -94,6 +94,11 @@ bench-fresh: build kafka-jars ## How soon an event counts, and what a steady str
 	$(CARGO) build $(BUILD) -p millrace-e2e --example bench_fresh
 	RATE=$(or $(RATE),5000) SECONDS=$(or $(SECONDS),30) $(dir $(BIN))examples/bench_fresh
 
+.PHONY: bench-moves
+bench-moves: build kafka-jars versitygw ## What moves cost while events flow through a fleet (RATE=20000, MOVES=6)
+	$(CARGO) build $(BUILD) -p millrace-e2e --example bench_moves
+	RATE=$(or $(RATE),20000) MOVES=$(or $(MOVES),6) $(dir $(BIN))examples/bench_moves
+
 sim: toolchain ## A whole fleet with crashes and lies, simulated (SEEDS=1000, or SEED=42 TRACE=1; PLANTED=1: known bugs must be caught)
 	$(CARGO) build $(BUILD) -p millrace-sim $(if $(PLANTED),--features planted)
 	$(dir $(BIN))millrace-sim $(if $(PLANTED),--planted --seeds $(or $(SEEDS),1000),$(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seeds $(or $(SEEDS),1000)))
@@ -103,8 +108,8 @@ test: build kafka-jars versitygw ## Run all tests
 	$(MAKE) page-test
 
 .PHONY: soak
-soak: build kafka-jars versitygw ## A fleet over a real broker and store, with mishaps, and without them for minutes (MISHAPS=200, SEED=1)
-	MISHAPS=$(or $(MISHAPS),200) SEED=$(or $(SEED),1) $(CARGO) test $(BUILD) -p millrace-e2e --test fleet -- --ignored --nocapture --test-threads 1
+soak: build kafka-jars versitygw ## A fleet over a real broker and store, with mishaps, and without them for minutes (MISHAPS=200 or MINUTES=30, SEED=1)
+	$(if $(MINUTES),MINUTES=$(MINUTES),MISHAPS=$(or $(MISHAPS),200)) SEED=$(or $(SEED),1) $(CARGO) test $(BUILD) -p millrace-e2e --test fleet -- --ignored --nocapture --test-threads 1
 
 # A server that speaks S3, for tests.
 .PHONY: versitygw

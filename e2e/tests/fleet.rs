@@ -45,6 +45,7 @@ fn disturbed(seed: u64, events: u64, mishaps: &[Mishap]) {
     let bucket = Bucket::start(&folder.path().join("store"));
     let mut fleet = Fleet::start(&bucket.pipeline(&topics.pipeline, "disturbed"), 3);
     let (parts, begun) = (PARTS * mishaps.len(), AtomicUsize::new(0));
+    let mut resident_kib: Vec<Vec<u64>> = Vec::new();
     thread::scope(|scope| {
         let fill = scope.spawn(|| {
             topics.fill_in_parts(&shop, folder.path(), parts, |part| {
@@ -59,13 +60,15 @@ fn disturbed(seed: u64, events: u64, mishaps: &[Mishap]) {
         let _all = Begun(&begun);
         let mut rng = Rng::new(seed);
         for (n, mishap) in mishaps.iter().enumerate() {
-            println!("{n}: {mishap:?}; resident KiB {:?}", fleet.resident_kib());
+            resident_kib.push(fleet.resident_kib());
+            println!("{n}: {mishap:?}; resident KiB {:?}", resident_kib[n]);
             begun.store(n + 1, Ordering::Release);
             mishap.happen(&mut fleet, &broker, &bucket, &mut rng);
             thread::sleep(Duration::from_millis(rng.range(0, 3_000)));
         }
         fill.join().unwrap();
     });
+    is_flat(&resident_kib);
     let all = tasks(&topics, folder.path());
     fleet.until("all has been read", |fleet| fleet.is_level(all));
     let pipeline = fleet.pipeline().to_owned();
@@ -76,6 +79,19 @@ fn disturbed(seed: u64, events: u64, mishaps: &[Mishap]) {
     let pipeline = calm.pipeline().to_owned();
     calm.stop();
     assert_eq!(found, digests(&pipeline));
+}
+
+/// Does no worker's memory grow, once what it keeps is there? A worker that was given more tasks needs more.
+fn is_flat(resident_kib: &[Vec<u64>]) {
+    let quarter = resident_kib.len() / 4;
+    let most = |quarter: &[Vec<u64>]| quarter.iter().flatten().max().copied();
+    let (Some(second), Some(last)) =
+        (most(&resident_kib[quarter..2 * quarter]), most(&resident_kib[resident_kib.len() - quarter..]))
+    else {
+        return;
+    };
+    println!("resident at most: {} MiB in the second quarter, {} MiB in the last", second >> 10, last >> 10);
+    assert!(quarter < 10 || last < second * 3 / 2 + (32 << 10), "memory grows");
 }
 
 /// All mishaps have begun when this is dropped.
@@ -283,12 +299,16 @@ fn a_fleet_takes_a_changed_pipeline_over() {
     assert_eq!(digests(&pipeline).len(), 5);
 }
 
-/// `make soak`: `MISHAPS` one after the other, drawn by `SEED`.
+/// A mishap, and what comes after it, takes 6 s on average.
+const MISHAPS_A_MINUTE: usize = 10;
+
+/// `make soak`: `MISHAPS` one after the other, or about as many as fit in `MINUTES`, drawn by `SEED`.
 #[test]
 #[ignore = "takes as long as it is told"]
 fn soak() {
-    let mishaps: usize = env::var("MISHAPS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
-    let seed = env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    let mishaps = number("MINUTES").map(|minutes| minutes * MISHAPS_A_MINUTE).or(number("MISHAPS")).unwrap_or(200);
+    let seed = number("SEED").unwrap_or(1) as u64;
     let mut rng = Rng::new(seed);
     let mishaps: Vec<Mishap> = (0..mishaps).filter_map(|_| rng.pick(&Mishap::ALL).copied()).collect();
     disturbed(seed, 10_000 * mishaps.len() as u64, &mishaps);
@@ -337,6 +357,7 @@ fn brokers_and_store_may_be_away_for_two_minutes() {
     decide_for(&mut fleet, AWAY);
     bucket.be(Mood::Well);
     let after = fleet.resident_kib();
+    assert_eq!(before.len(), after.len());
     assert!(before.iter().zip(&after).all(|(before, after)| *after < before + (64 << 10)), "{before:?} {after:?}");
     asked.produce(1, r#""type": "click", "sku": "a""#);
     fleet.until("all has been read", |fleet| fleet.is_level(2 + 2 + 4 + 1));

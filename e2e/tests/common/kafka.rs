@@ -203,12 +203,12 @@ impl InTopics {
         }
     }
 
-    /// Appends all that the files hold, in so many parts; `between` each and the next.
-    pub fn fill_in_parts(&self, shop: &Shop<'_>, folder: &Path, parts: usize, mut between: impl FnMut(usize)) {
+    /// Appends all that the files hold, in so many parts; `before` each, that is called.
+    pub fn fill_in_parts(&self, shop: &Shop<'_>, folder: &Path, parts: usize, mut before: impl FnMut(usize)) {
         let files = self.files(folder);
         let mut files: Vec<_> = files.iter().map(|file| (lines(file).count(), lines(file))).collect();
         for part in 0..parts {
-            between(part);
+            before(part);
             for (partition, (total, lines)) in files.iter_mut().enumerate() {
                 let count = *total * (part + 1) / parts - *total * part / parts;
                 shop.produce(&self.topic, partition, RECEIVED_MS, lines.take(count));

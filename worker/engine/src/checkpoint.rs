@@ -57,7 +57,12 @@ impl CheckpointWriter {
     pub fn new(task: TaskKind, extent: Extent) -> Self {
         let mut sections = Self::sections();
         sections.bytes.put(MAGIC);
-        sections.bytes.put(&[VERSION, task as u8, extent as u8, 0]);
+        let version = match (task, extent) {
+            (TaskKind::Profile, Extent::Changes) => VERSION,
+            // What has not changed since is read by earlier engines, too.
+            _ => 2,
+        };
+        sections.bytes.put(&[version, task as u8, extent as u8, 0]);
         sections.bytes.put_u32(crate::ENGINE_VERSION);
         sections
     }

@@ -153,7 +153,10 @@ impl EngineThread {
             return;
         }
         let until_due = self.station.sleeps_for(self.control.now());
-        thread::park_timeout(if self.backlog.is_empty() { until_due } else { WAIT.min(until_due) });
+        // What holds a record back goes on as soon as others have, here or on another thread.
+        let is_holding = |seat: &Seat| matches!(&seat.task, Task::Ingest(task, _) if task.ingest().is_holding());
+        let waits = !self.backlog.is_empty() || self.station.seats.iter().any(is_holding);
+        thread::park_timeout(if waits { WAIT.min(until_due) } else { until_due });
     }
 
     /// Steps of one task, each followed by what is asked meanwhile. What reads a log has more of them than what feeds it, so

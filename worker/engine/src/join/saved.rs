@@ -140,11 +140,6 @@ impl<'a> Restoring<'a> {
             let shape = if version > 1 { r.u32("shape of a join")? } else { 0 };
             let mut join = OpenJoin { number, shape, ..OpenJoin::default() };
             join.read_content(r)?;
-            let shape = joins.shapes.get(shape as usize).ok_or(r.corrupt("shape of a join"))?;
-            let columns: usize = shape.iter().map(|kept| kept.columns).sum();
-            if join.values.len() != columns * join.items.len() * VALUE_BYTES {
-                return Err(r.corrupt("values of a join"));
-            }
             self.open.insert(number, join);
         }
         if changes_only {
@@ -160,8 +155,14 @@ impl<'a> Restoring<'a> {
     pub fn finish(self, slot_of: impl Fn(Pseudonym) -> Option<u32>) -> Result<Joins, Corrupt> {
         let Self { mut joins, open, .. } = self;
         joins.saved = joins.opened;
+        let corrupt = |what| Reader::new(&[]).corrupt(what);
         for (_, mut join) in open {
-            join.user_slot = slot_of(join.user).ok_or(Reader::new(&[]).corrupt("user of a join"))?;
+            join.user_slot = slot_of(join.user).ok_or(corrupt("user of a join"))?;
+            let shape = joins.shapes.get(join.shape as usize).ok_or(corrupt("shape of a join"))?;
+            let columns: usize = shape.iter().map(|kept| kept.columns).sum();
+            if join.values.len() != columns * join.items.len() * VALUE_BYTES {
+                return Err(corrupt("values of a join"));
+            }
             let slot = joins.slots.len() as u32;
             joins.slots.push(join);
             joins.link(slot);

@@ -320,7 +320,7 @@ impl Station {
             let seat = &self.seats[at];
             let wants = seat.task.wants_checkpoint() && seat.retry_at <= now.since_start;
             let is_due = seat.next_checkpoint <= now.since_start || wants;
-            if is_due && seat.task.is_clean() {
+            if is_due && seat.task.is_clean() && (wants || !self.gives_way(at, now)) {
                 self.checkpoint(at, now)?;
             }
         }

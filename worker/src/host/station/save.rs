@@ -12,7 +12,7 @@ use millrace_lifecycle::{
 };
 
 use super::{
-    Command, Failed, Now, Station,
+    Command, Failed, Now, Seat, Station,
     arrive::{Ended, Shadow},
     seat::Leaving,
 };
@@ -111,6 +111,18 @@ impl Custody {
 }
 
 impl Station {
+    /// Large states are taken one after the other, since each is in memory until it is written. None waits for longer than until
+    /// its next one is due.
+    pub(super) fn gives_way(&self, at: usize, now: Now) -> bool {
+        // How large it will be is not known of the first one.
+        let is_large = |seat: &Seat| seat.state_bytes == 0 || seat.state_bytes > self.cadence.release_at_once_bytes;
+        let holds_a_state =
+            |seat: &Seat| matches!(seat.custody, Custody::Taking(..) | Custody::Waiting(..) | Custody::Saving { .. });
+        let seat = &self.seats[at];
+        let is_overdue = now.since_start >= seat.next_checkpoint + self.cadence.checkpoint_every;
+        !is_overdue && is_large(seat) && self.seats.iter().any(|other| holds_a_state(other) && is_large(other))
+    }
+
     /// Begins to take a state if none is on its way. Everything that the task has recorded must have been flushed before.
     pub(super) fn checkpoint(&mut self, at: usize, now: Now) -> Result<(), HostError> {
         let seat = &mut self.seats[at];

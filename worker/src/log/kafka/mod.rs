@@ -173,7 +173,7 @@ impl Log for KafkaLog {
         };
         match self.tails.read(&place, theirs(from), max_bytes, Instant::now()) {
             Kept::Records(records) => return Ok((from..).zip(records).collect()),
-            // What somebody else appends shows in the end that brokers tell of.
+            // What somebody else appends shows in the end that brokers tell of, once what is under way is acknowledged.
             Kept::Nothing { under_way }
                 if (self.fetcher.confirmed_end(&place))
                     .is_some_and(|end| (theirs(from)..=theirs(from) + under_way as i64).contains(&end)) =>

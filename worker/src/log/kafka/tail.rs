@@ -24,8 +24,8 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 pub enum Kept {
     /// They have to be fetched, if there are any.
     Unknown,
-    /// All that this process has appended is before that offset, but for records that are under way; and nobody else has ever
-    /// appended anything.
+    /// All that this process has appended is before that offset, but for records that are under way; and nobody else has
+    /// appended anything since its first.
     Nothing { under_way: usize },
     /// In order, without a hole.
     Records(Vec<Vec<u8>>),
@@ -45,7 +45,7 @@ struct Tail {
     start: i64,
     /// Behind the last record of ours.
     acknowledged: i64,
-    records: VecDeque<Arc<[u8]>>,
+    records: VecDeque<Vec<u8>>,
     /// Records of ours that brokers have not answered for yet.
     under_way: usize,
     alone_since: Option<Instant>,
@@ -116,7 +116,7 @@ impl Tails {
         if (0..tail.acknowledged).contains(&offset) {
             tail.lost = Some(tail.lost.map_or(offset, |lost| lost.min(offset)));
         }
-        if tail.acknowledged > 0 && offset != tail.acknowledged {
+        if offset < end || (tail.acknowledged > 0 && offset != tail.acknowledged) {
             // Between are records of others. Before our first one, nobody knows whose they are: they are fetched.
             tail.alone_since = Some(now);
         }
@@ -128,7 +128,7 @@ impl Tails {
             self.bytes.fetch_sub(gone, Ordering::Relaxed);
             return;
         }
-        tail.records.push_back(Arc::from(record));
+        tail.records.push_back(record.to_vec());
         let mut bytes = self.bytes.fetch_add(record.len(), Ordering::Relaxed) + record.len();
         while bytes > KEPT_BYTES && !tail.records.is_empty() {
             let next = tail.start + 1;
@@ -137,7 +137,7 @@ impl Tails {
         }
     }
 
-    /// Records from Kafka's offset `from` on, about `max_bytes` of them. What is before is not kept any longer.
+    /// Records from Kafka's offset `from` on, about `max_bytes` of them. Neither they nor what is before are kept any longer.
     pub fn read(&self, partition: &TopicPartition, from: i64, max_bytes: usize, now: Instant) -> Kept {
         let tail = {
             let mut partitions = lock(&self.partitions);
@@ -162,13 +162,14 @@ impl Tails {
         let gone = tail.begin_at(from);
         self.bytes.fetch_sub(gone, Ordering::Relaxed);
         let (mut bytes, mut records) = (0, Vec::new());
-        for record in &tail.records {
-            if bytes >= max_bytes.max(1) {
-                break;
-            }
+        while bytes < max_bytes.max(1)
+            && let Some(record) = tail.records.pop_front()
+        {
             bytes += record.len().max(1);
-            records.push(record.to_vec());
+            records.push(record);
         }
+        tail.start += records.len() as i64;
+        self.bytes.fetch_sub(records.iter().map(Vec::len).sum(), Ordering::Relaxed);
         match records.is_empty() {
             false => Kept::Records(records),
             true if tail.alone_since.is_none() => Kept::Nothing { under_way: tail.under_way },
@@ -235,7 +236,7 @@ mod tests {
         assert_eq!(tails.read(7), Kept::Nothing { under_way: 3 });
         tails.append([7, 8, 9]);
         assert_eq!(tails.read(7), records(&[7, 8]));
-        assert_eq!((tails.read(9), tails.bytes()), (records(&[9]), 1));
+        assert_eq!((tails.read(9), tails.bytes()), (records(&[9]), 0));
         assert_eq!((tails.read(10), tails.bytes()), (NOTHING, 0));
         assert_eq!(tails.read(9), Kept::Unknown, "again");
         assert_eq!(tails.read(11), Kept::Unknown, "somebody else's");
@@ -281,7 +282,7 @@ mod tests {
         assert_eq!(tails.read(6), Kept::Lost { end: 3 });
         assert_eq!(tails.read(3), Kept::Unknown);
         let tails = Fixture::at(9);
-        tails.append([0, 1]);
+        tails.append(0..9);
         assert_eq!(tails.read(9), Kept::Unknown, "it never reached there");
     }
 
