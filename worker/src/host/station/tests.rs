@@ -270,3 +270,25 @@ fn what_is_released_can_be_owned_by_another() {
     assert_eq!((second.role(), second.station.seats[0].task.position().0), (Role::Owns, offset));
     assert!(second.log.end(&second.station.seats[0].reads.clone().unwrap()).unwrap() > offset);
 }
+
+#[test]
+fn large_states_are_taken_one_after_the_other() {
+    let ground = Ground::new();
+    let mut stage = ground.stage("a");
+    let orders = [0, 1].map(|partition| (profile_task(partition), OWN));
+    stage.station.obey(&BTreeMap::from(orders), &stage.claimant, stage.now).unwrap();
+    let mut tickets = stage.serve();
+    for at in [0, 1] {
+        assert_eq!(stage.station.step(at, 1 << 20, stage.now).unwrap(), Stepped::Worked);
+    }
+    // Nothing is durable yet, so the first state stays in memory.
+    let mut held_after = |ms| {
+        stage.now.since_start = Duration::from_millis(ms);
+        stage.station.tick(stage.now).unwrap();
+        tickets.extend(stage.serve());
+        stage.station.seats.iter().filter(|seat| matches!(seat.custody, Custody::Waiting(..))).count()
+    };
+    assert_eq!([90, 110, 190].map(&mut held_after), [0, 1, 1]);
+    assert_eq!(held_after(210), 2, "it was to be taken long ago");
+    assert!(!tickets.is_empty());
+}
