@@ -31,9 +31,9 @@ fn tasks(topics: &InTopics, folder: &Path) -> usize {
     topics.files(folder).len() + common::files_below(&folder.join("tills")).len() + 8 + 2
 }
 
-/// Parts in which the topic is filled while one mishap goes on, and how long each takes: events come all the time.
+/// Parts in which the topic is filled while one mishap goes on, and how long each waits for: events come all the time.
 const PARTS: usize = 16;
-const PART: Duration = Duration::from_millis(250);
+const PART: Duration = Duration::from_millis(100);
 
 /// Fills the topic little by little, while mishaps happen one after the other.
 fn disturbed(seed: u64, events: u64, mishaps: &[Mishap]) {

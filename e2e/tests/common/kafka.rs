@@ -120,6 +120,22 @@ impl<'b> Shop<'b> {
         timestamp_ms: i64,
         records: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) {
+        self.send(topic, partition, timestamp_ms, records);
+        self.flush();
+    }
+
+    /// Waits until everything that was sent is there.
+    fn flush(&self) {
+        self.producer.flush(super::DEADLINE).unwrap();
+    }
+
+    fn send(
+        &self,
+        topic: &str,
+        partition: usize,
+        timestamp_ms: i64,
+        records: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) {
         for record in records {
             let mut next = BaseRecord::<(), [u8]>::to(topic)
                 .partition(partition as i32)
@@ -131,7 +147,6 @@ impl<'b> Shop<'b> {
                 self.producer.poll(Duration::from_millis(10));
             }
         }
-        self.producer.flush(super::DEADLINE).unwrap();
     }
 }
 
@@ -211,8 +226,9 @@ impl InTopics {
             before(part);
             for (partition, (total, lines)) in files.iter_mut().enumerate() {
                 let count = *total * (part + 1) / parts - *total * part / parts;
-                shop.produce(&self.topic, partition, RECEIVED_MS, lines.take(count));
+                shop.send(&self.topic, partition, RECEIVED_MS, lines.take(count));
             }
+            shop.flush();
         }
     }
 }
