@@ -29,6 +29,7 @@ pub const TOPIC: &str = "fresh";
 /// Of the changed pipeline.
 pub const WITHIN_MS: i64 = 2_000;
 pub const OUT_OF_ORDER_MS: i64 = 500;
+
 pub fn setting(name: &str, default: u64) -> u64 {
     env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }

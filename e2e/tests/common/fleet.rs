@@ -165,10 +165,9 @@ impl Fleet {
         Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success()
     }
 
-    /// Resident memory of each worker, in the order of their names.
+    /// Resident memory of each worker that lives, in the order of their names.
     pub fn resident_kib(&mut self) -> Vec<u64> {
         self.hear();
-        // Of those that live.
         let resident = |pid: &u32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
             let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
